@@ -43,7 +43,7 @@ class Recording(logging.Handler):
 
 def test_mutated_requests_of_ipamd(examples: int, chance: random.Random, tmp_path: Path) -> None:
     """Through a real socket: each connection gets an answer or its end, and none is a fault."""
-    ipamd = Ipamd(Options((3, 4), checkpoint=str(tmp_path / "ipam.json")), None)
+    ipamd = Ipamd(Options((3, 4), checkpoint=str(tmp_path / "ipam.json")), cast(Any, None))
     log = logging.getLogger("fuzz.ipamd")
     recording = Recording()
     log.addHandler(recording)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event as Flag
+from typing import Any, cast
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_hours_of_virtual_time_never_pass_for_real(tmp_path: Path) -> None:
     file = tmp_path / "x.scenario.yaml"
     file.write_text("name: x\ntitle: t\nclock: virtual\nlab: {kubernetes: false}\nsteps:\n  - elapse: 23h\n")
     (case,) = load(file)
-    result = perform(Stage(None, case, []), case.variant.steps[0])
+    result = perform(Stage(cast(Any, None), case, []), case.variant.steps[0])
     assert (result.status, result.message.split(";")[0]) == (
         "failed",
         "23 h 0 min would really pass here, but the scenario needs virtual time",

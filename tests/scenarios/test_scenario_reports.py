@@ -35,6 +35,7 @@ from kubewire.scenarios.engine.render import html, junit
 from kubewire.scenarios.engine.render.jsonfile import JsonFile, passed_before
 from kubewire.scenarios.engine.render.sequence import svg, ways
 from kubewire.scenarios.engine.render.terminal import Terminal
+from tests.existing import existing
 
 NASTY = '<script>alert("x")</script> \x1b[31mred\x1b[0m'
 POINTS = ("pod:a:eth0", "worker-1:eth0", "pod:b:eth0")
@@ -194,24 +195,25 @@ def test_no_text_of_the_picture_ends_outside_of_it():
     picture = ElementTree.fromstring(svg(POINTS, [one for one in sightings() if one.point == last]))
     (what,) = (text for text in picture.iter("text") if text.get("class") == "what")
     smallest_letter = 6  # of the 11 px in which it is set
-    assert int(what.get("x")) + len(what.text) * smallest_letter <= int(picture.get("width"))
+    assert int(what.attrib["x"]) + len(existing(what.text)) * smallest_letter <= int(picture.attrib["width"])
 
 
 def test_many_pairs_become_a_grid(result):
     one = result.steps[1].expectations[0]
     pairs = tuple(Evidence(s, t, True, "", "ok") for s in ("a", "b") for t in ("c", "d"))
     assert html.grid(one) is None
-    table = html.grid(replace(one, evidence=pairs))
+    table = existing(html.grid(replace(one, evidence=pairs)))
     assert (table.sources, table.targets) == (("a", "b"), ("c", "d"))
 
 
 def test_junit_holds_the_failure_and_no_forbidden_characters(result):
     root = ElementTree.fromstring(junit.render(RunResult((result,), 3.0, 1)))
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("1", "1", "0")
-    failure = root.find("testsuite/testcase/failure")
+    failure = existing(root.find("testsuite/testcase/failure"))
+    text = existing(failure.text)
     assert failure.get("message") == "it answers: refused: no"
-    assert "curl -m 1 http://web/" in failure.text and "all of it" in failure.text
-    assert "?[31mred" in failure.text
+    assert "curl -m 1 http://web/" in text and "all of it" in text
+    assert "?[31mred" in text
 
 
 def test_json_says_what_passed_and_keeps_what_resume_left_out(result, tmp_path):

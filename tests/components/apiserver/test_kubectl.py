@@ -37,7 +37,7 @@ spec:
 """
 
 
-@pytest.fixture(params=[program for program in PROGRAMS if program] or [None])
+@pytest.fixture(params=[*filter(None, PROGRAMS), *([] if any(PROGRAMS) else [None])])
 def shell(request: pytest.FixtureRequest, server: RunningApiServer, tmp_path: Path) -> Shell:
     """shell("get pods | head -1"): `kubectl` is put in front; fails the test with stderr on an error."""
     if request.param is None:

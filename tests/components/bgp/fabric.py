@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from kubewire.components.kernel import command
+from tests.existing import existing
 
 
 async def until(condition, what, timeout=15.0):
@@ -39,7 +40,7 @@ class Host:
         holder = await asyncio.create_subprocess_exec(
             "unshare", "--net", "sh", "-c", "echo ready && exec sleep 1000", stdout=asyncio.subprocess.PIPE
         )
-        assert await holder.stdout.readline() == b"ready\n"
+        assert await existing(holder.stdout).readline() == b"ready\n"
         self.pid = holder.pid
         await self.sh("ip link set lo up")
         return self

@@ -59,7 +59,7 @@ class Router:
         self.folder = Path(f"/tmp/{type(self).__name__.lower()}-{host.name}")
         self.folder.mkdir()
         self.log = self.folder / "log"
-        self.process = None
+        self.process: Any = None
 
     def config(self) -> str:
         raise NotImplementedError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.existing import existing
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
@@ -42,7 +43,7 @@ def test_sighup_during_the_first_configuration_waits_for_it():
             sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         async with asyncio.timeout(30):
-            await daemon.stdout.readline()
+            await existing(daemon.stdout).readline()
             daemon.send_signal(signal.SIGHUP)
             # It answers only when both have been applied.
             reader, writer = await asyncio.open_unix_connection("/tmp/bgp.ctl")

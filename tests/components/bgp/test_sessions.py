@@ -9,6 +9,7 @@ import pytest
 
 from tests.components.bgp.fabric import Host, Node, configuration, until, wire
 from tests.components.bgp.routers import Bird, Frr, GoBgp
+from tests.existing import existing
 from tests.scratch import isolated
 
 KINDS = pytest.mark.parametrize("kind", [Bird, Frr, GoBgp], ids=["bird", "frr", "gobgp"])
@@ -363,7 +364,7 @@ def test_a_daemon_that_is_killed_and_begins_anew_loses_no_route_on_either_side(k
         assert await some(node)
         assert await told()
         lost.terminate()
-        said = (await lost.stdout.read()).decode()
+        said = (await existing(lost.stdout).read()).decode()
         assert "Deleted 172.30.0.0/16" not in said
 
     scenario(body)

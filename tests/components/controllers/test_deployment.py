@@ -16,6 +16,7 @@ from kubewire.components.controllers.replicaset.plan import plan_replicas, plan_
 from kubewire.components.kubeapi.resources import DEPLOYMENTS, PODS, REPLICASETS
 from tests.components.controllers.objects import NOW, template, workload
 from tests.components.controllers.world import World
+from tests.existing import existing
 
 
 def make(replicas=3, surge="25%", unavailable="25%", **spec):
@@ -90,7 +91,8 @@ def test_conditions_after_a_rollout_are_upstreams():
     world = start(make(2))
     status = world.get(DEPLOYMENTS, "web")["status"]
     (name,) = world.names(REPLICASETS)
-    available, progressing = condition(status, "Available"), condition(status, "Progressing")
+    available = existing(condition(status, "Available"))
+    progressing = existing(condition(status, "Progressing"))
     assert (available["status"], available["reason"]) == ("True", "MinimumReplicasAvailable")
     assert available["message"] == "Deployment has minimum availability."
     assert (progressing["status"], progressing["reason"]) == ("True", "NewReplicaSetAvailable")
@@ -152,9 +154,9 @@ def test_a_rollout_whose_pods_never_get_ready_keeps_the_old_ones_and_times_out()
     assert {item["spec"]["containers"][0]["image"] for item in ready} == {"nginx:1"}
     world.tick(120)
     settle(world, pods_start=False)
-    progressing = condition(world.get(DEPLOYMENTS, "web")["status"], "Progressing")
+    progressing = existing(condition(world.get(DEPLOYMENTS, "web")["status"], "Progressing"))
     assert (progressing["status"], progressing["reason"]) == ("False", "ProgressDeadlineExceeded")
-    newest = sort_sets(world.get(DEPLOYMENTS, "web"), world.all(REPLICASETS)).newest
+    newest = existing(sort_sets(world.get(DEPLOYMENTS, "web"), world.all(REPLICASETS)).newest)
     assert progressing["message"] == f'ReplicaSet "{newest["metadata"]["name"]}" has timed out progressing.'
 
 
@@ -163,7 +165,7 @@ def test_the_deadline_is_looked_at_again_without_any_event():
     change_image(world, "broken:1")
     settle(world, pods_start=False)
     step = plan(world.get(DEPLOYMENTS, "web"), world.all(REPLICASETS), world.all(PODS), world.now)
-    assert 0 < step.requeue_after <= 61
+    assert 0 < existing(step.requeue_after) <= 61
 
 
 def test_rollback_to_the_old_template_reuses_its_replicaset_and_raises_the_revision():
@@ -200,7 +202,7 @@ def test_a_paused_deployment_does_not_roll_but_scales():
     change_image(world, "nginx:2")
     settle(world)
     assert live_sizes(world) == [3]
-    assert condition(deployment["status"], "Progressing")["reason"] == "DeploymentPaused"
+    assert existing(condition(deployment["status"], "Progressing"))["reason"] == "DeploymentPaused"
     deployment["spec"]["replicas"] = 5
     settle(world)
     assert live_sizes(world) == [5]

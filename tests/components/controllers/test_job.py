@@ -12,6 +12,7 @@ from kubewire.components.controllers.meta import condition
 from kubewire.components.kubeapi.resources import JOBS, PODS
 from tests.components.controllers.objects import NOW, at, template, workload
 from tests.components.controllers.world import World
+from tests.existing import existing
 
 
 def start(**spec):
@@ -55,7 +56,7 @@ def test_a_job_runs_to_completion_and_counts_every_pod_once(completions, paralle
     assert len(world.all(PODS)) == completions
     assert not status["uncountedTerminatedPods"]
     assert status["active"] == 0
-    assert condition(status, "Complete")["reason"] == "CompletionsReached"
+    assert existing(condition(status, "Complete"))["reason"] == "CompletionsReached"
     assert "completionTime" in status
     assert "Completed: Job completed" in world.events
     assert not any(FINALIZER in (pod["metadata"].get("finalizers") or []) for pod in world.all(PODS))
@@ -100,7 +101,7 @@ def test_the_backoff_limit_ends_a_job_that_keeps_failing():
     world = start(backoffLimit=2)
     status = settle(world, "Failed")
     assert status["failed"] == 3
-    failed = condition(status, "Failed")
+    failed = existing(condition(status, "Failed"))
     assert (failed["reason"], failed["message"]) == (
         "BackoffLimitExceeded",
         "Job has reached the specified backoff limit",
@@ -127,7 +128,7 @@ def test_the_active_deadline_stops_running_pods():
     world.tick(31)
     sync(world)
     assert world.all(PODS)[0]["metadata"]["deletionTimestamp"]
-    assert condition(job["status"], "FailureTarget")["reason"] == "DeadlineExceeded"
+    assert existing(condition(job["status"], "FailureTarget"))["reason"] == "DeadlineExceeded"
     assert condition(job["status"], "Failed") is None, "not before the pod is gone"
 
 
@@ -136,12 +137,12 @@ def test_a_suspended_job_runs_nothing_until_it_is_resumed():
     sync(world)
     assert world.all(PODS) == []
     job = world.get(JOBS, "web")
-    assert condition(job["status"], "Suspended")["status"] == "True"
+    assert existing(condition(job["status"], "Suspended"))["status"] == "True"
     assert "startTime" not in job["status"]
     job["spec"]["suspend"] = False
     status = settle(world)
     assert is_finished(job)
-    assert condition(status, "Suspended")["status"] == "False"
+    assert existing(condition(status, "Suspended"))["status"] == "False"
 
 
 def test_without_completions_one_success_is_enough():
@@ -162,10 +163,10 @@ def test_a_finished_job_expires_after_its_ttl():
     assert until_expired(world.get(JOBS, "web"), NOW) is None
     settle(world)
     job = world.get(JOBS, "web")
-    finished = condition(job["status"], "Complete")["lastTransitionTime"]
+    finished = existing(condition(job["status"], "Complete"))["lastTransitionTime"]
     assert finished
-    assert until_expired(job, world.now) < 0
-    assert until_expired(job, NOW) > 0
+    assert existing(until_expired(job, world.now)) < 0
+    assert existing(until_expired(job, NOW)) > 0
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from kubewire.components.controllers.sharedinformers import Index, orphans_in, o
 from kubewire.components.controllers.writes import PATIENCE, Writes
 from kubewire.components.kubeapi.resources import PODS
 from tests.components.controllers.objects import NOW, at, pod, workload
+from tests.existing import existing
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes():
 
 def test_health_and_metrics_are_served():
     async def scenario():
-        server = await health.serve("127.0.0.1", 0)
+        server = existing(await health.serve("127.0.0.1", 0))
         port = server.sockets[0].getsockname()[1]
 
         def get(path):

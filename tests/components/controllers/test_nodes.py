@@ -16,6 +16,7 @@ from kubewire.components.controllers.nodes.health import (
 )
 from kubewire.components.controllers.nodes.ipam import CidrSet, RangeExhausted, occupy_all
 from tests.components.controllers.objects import NOW, at, node, pod, stamp
+from tests.existing import existing
 
 
 def cidrs(cluster="10.244.0.0/22", size=24):
@@ -53,13 +54,13 @@ def test_both_families_of_a_dual_stack_node_are_occupied():
 
 
 def test_a_silent_node_is_unknown_in_every_condition_of_its_kubelet():
-    conditions = unknown_conditions(node("a"), at(60))
+    conditions = existing(unknown_conditions(node("a"), at(60)))
     assert {item["type"]: item["status"] for item in conditions} == dict.fromkeys(
         ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure"), "Unknown"
     )
-    ready = condition({"conditions": conditions}, "Ready")
+    ready = existing(condition({"conditions": conditions}, "Ready"))
     assert (ready["reason"], ready["message"]) == ("NodeStatusUnknown", "Kubelet stopped posting node status.")
-    assert condition({"conditions": conditions}, "DiskPressure")["reason"] == "NodeStatusNeverUpdated"
+    assert existing(condition({"conditions": conditions}, "DiskPressure"))["reason"] == "NodeStatusNeverUpdated"
     silent = node("a") | {"status": {"conditions": conditions}}
     assert unknown_conditions(silent, at(90)) is None
 
@@ -118,6 +119,6 @@ def test_a_pod_made_after_the_taint_has_its_own_time():
 
 
 def test_pods_of_a_silent_node_are_not_ready():
-    conditions = not_ready_pod_conditions(pod("p"), at(5))
+    conditions = existing(not_ready_pod_conditions(pod("p"), at(5)))
     assert conditions[0]["status"] == "False"
     assert not_ready_pod_conditions(pod("p", ready=False), NOW) is None

@@ -22,6 +22,7 @@ from tests.components.kubelet.kubelet_node import (
     sleeper,
     status,
 )
+from tests.existing import existing
 
 NOT_READY = (
     "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
@@ -43,7 +44,7 @@ async def test_a_node_is_ready_as_long_as_it_has_a_network(node: Node) -> None:
     await node.ready_node()
     node.set_network(None)
     lost = await node.until(lambda: node.node_condition("False"), "the node is not ready")
-    assert condition(lost, "Ready")["message"] == NOT_READY
+    assert existing(condition(lost, "Ready"))["message"] == NOT_READY
     await node.create(simple_pod("early"))
     await node.event("early", "NetworkNotReady", NOT_READY)
     found = await node.ready_node()
@@ -257,7 +258,7 @@ async def test_a_job_like_pod_succeeds_and_its_sidecar_is_ended(node: Node) -> N
     app = {"name": "app", "command": ["sh", "-c", "exit 0"]}
     await node.create(simple_pod("task", app, initContainers=init, restartPolicy="Never"))
     pod = await node.pod_where("task", lambda p: p["status"].get("phase") == "Succeeded", "Succeeded")
-    assert condition(pod, "Ready")["reason"] == "PodCompleted"
+    assert existing(condition(pod, "Ready"))["reason"] == "PodCompleted"
     assert status(pod, "app")["state"]["terminated"]["reason"] == "Completed"
 
     async def all_ended() -> bool:
@@ -326,7 +327,7 @@ async def test_liveness_restarts_and_readiness_takes_out(node: Node) -> None:
     await node.event("probed", "Killing", "Container app failed liveness probe, will be restarted")
     await node.output(again, "app", "rm", "/tmp/ready")
     out = await node.pod_where("probed", lambda p: not is_ready(p), "not ready", 20)
-    assert condition(out, "Ready")["message"] == "containers with unready status: [app]"
+    assert existing(condition(out, "Ready"))["message"] == "containers with unready status: [app]"
     assert status(out, "app")["restartCount"] == 1
 
 
@@ -417,9 +418,9 @@ async def test_readiness_gates_belong_to_others(node: Node) -> None:
     await node.create(simple_pod("gated", readinessGates=[{"conditionType": "example.com/ok"}]))
     pod = await node.pod_where("gated", lambda p: condition(p, "Ready"), "has a status")
     pod = await node.pod_where(
-        "gated", lambda p: condition(p, "ContainersReady")["status"] == "True", "containers are ready"
+        "gated", lambda p: existing(condition(p, "ContainersReady"))["status"] == "True", "containers are ready"
     )
-    assert condition(pod, "Ready")["reason"] == "ReadinessGatesNotReady"
+    assert existing(condition(pod, "Ready"))["reason"] == "ReadinessGatesNotReady"
     gate = {"type": "example.com/ok", "status": "True"}
     await node.client.patch(
         PODS,

@@ -11,6 +11,7 @@ from kubewire.components.apiserver.registry.patch import strategic_merge
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord, Waiting
 from kubewire.components.kubelet.status.generate import Override, pod_status, status_patch
 from kubewire.components.kubelet.status.writer import urgent
+from tests.existing import existing
 
 SANDBOX = SandboxRecord("s1", 0, "/run/netns/cni-1", ("10.244.1.2",), 0.0, 7)
 NOW = 1767225600.0
@@ -180,7 +181,7 @@ def test_a_condition_that_has_become_true_keeps_no_reason_and_no_message() -> No
     old, new = status(pod(), PodRecord()), status(pod(), record(run()))
     assert condition(old, "Ready")["reason"] == "ContainersNotReady"
     merged = strategic_merge(
-        copy.deepcopy(old), status_patch(old, new), lambda path: "type" if path == ("conditions",) else None
+        copy.deepcopy(old), existing(status_patch(old, new)), lambda path: "type" if path == ("conditions",) else None
     )
     assert condition(merged, "Ready") == condition(new, "Ready")
     assert status_patch(merged, new) is None

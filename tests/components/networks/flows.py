@@ -1,7 +1,7 @@
 """Hosts as network namespaces of a test's sandbox, wires between them, and packets that are really sent.
 
-A test of a network's rules and routes is a table of flows: who sends where, who gets it, and which sender he sees.
-The kernel of a host is written by the network's own code, called inside the host:
+A test of a network's rules and routes is a table of flows: the source host, the destination address, the host that
+receives the packet, and the source address that it sees. The network's own code writes the rules, called in the host:
 
     hosts = Hosts("pod", "node")
     hosts.wire("pod", "eth0", "node", "veth1")
@@ -23,17 +23,17 @@ from dataclasses import dataclass
 from kubewire.components.kernel import namespaces
 
 NOTHING = ""
-#: How long a packet may take on a busy machine, and how long is waited for one that must not come.
+#: How long a packet may take on a busy machine, and how long the test waits for one that must not arrive.
 _ARRIVES_SECONDS = 5.0
 _DOES_NOT_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A request and its answer. source: a host, which sends by its address `sender` if one is given.
+    """A request and its answer. source: a host, which sends from its address `sender` if one is given.
 
-    receiver: the host that listens, on `at` where a rule changes the destination. seen: the sender that it sees, or
-    NOTHING if no packet may arrive.
+    receiver: the host that listens, on the address `at` if a rule changes the destination. seen: the source address that
+    it sees, or NOTHING if no packet may arrive.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Hosts:
         for name in names:
             subprocess.run(["ip", "netns", "add", name], check=True)
             self.ip(name, "link set lo up")
-            # Without the wait for others that may have the address: there are none.
+            # No address is tentative: no other host can have it.
             self.sysctl(name, "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
 
     def ip(self, name: str, *lines: str) -> None:
@@ -63,14 +63,14 @@ class Hosts:
         subprocess.run(["ip", "-n", name, "-batch", "-"], input=text, text=True, check=True)
 
     def run(self, name: str, *argv: str) -> str:
-        """A program in a host; what it prints."""
+        """Runs a program in a host and returns its output."""
         return subprocess.run(["ip", "netns", "exec", name, *argv], check=True, capture_output=True, text=True).stdout
 
     def sysctl(self, name: str, *settings: str) -> None:
         self.run(name, "sysctl", "-qw", *settings)
 
     def wire(self, one: str, device: str, other: str, peer: str) -> None:
-        """A veth between two hosts, up at both ends."""
+        """Connects two hosts by a veth, which is up at both ends."""
         self.ip(one, f"link add {device} type veth peer name {peer} netns {other}", f"link set {device} up")
         self.ip(other, f"link set {peer} up")
 
@@ -79,7 +79,7 @@ class Hosts:
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
-        """The calling thread is in the host. Sockets that it opens stay there."""
+        """Moves the calling thread into the host. Sockets that it opens remain there."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         namespaces.enter_path(f"/run/netns/{name}")
         try:
@@ -89,11 +89,11 @@ class Hosts:
             os.close(home)
 
     def senders_of(self, flows: Iterable[Flow]) -> dict[str, str]:
-        """Title -> the sender that the receiver has seen."""
+        """The source address that the receiver has seen, by title."""
         return {flow.title: self.sender_of(flow) for flow in flows}
 
     def sender_of(self, flow: Flow) -> str:
-        """The sender that the receiver has seen, or NOTHING. What is more is said if the answer does not come back."""
+        """The source address that the receiver has seen, or NOTHING; and a note if the answer is lost."""
         seconds = _DOES_NOT_SECONDS if flow.seen == NOTHING else _ARRIVES_SECONDS
         family = socket.AF_INET6 if ":" in flow.destination else socket.AF_INET
         kind = socket.SOCK_DGRAM if flow.protocol == "UDP" else socket.SOCK_STREAM
@@ -119,7 +119,7 @@ def _bound(address: tuple[str, int], *, family: socket.AddressFamily) -> socket.
 
 
 def _exchange(here: socket.socket, there: socket.socket, destination: tuple[str, int]) -> str:
-    """The sender of a request, whose answer has come back. Raises OSError if the request does not arrive."""
+    """Sends a request and its answer; the source address of the request. Raises OSError if it does not arrive."""
     here.connect(destination)
     if here.type == socket.SOCK_STREAM:
         connection, sender = there.accept()

@@ -1,4 +1,4 @@
-"""What the switches of a VPC let through: four instances on one subnet, and one of them is a thief of addresses."""
+"""What the switches of a VPC forward between four instances of one subnet, one of which uses addresses of the others."""
 
 from __future__ import annotations
 
@@ -82,18 +82,19 @@ def build() -> Hosts:
         hosts.ip("switches", f"link set {name}@{SWITCH} master {SWITCH}")
     for name, (address, _, _) in INSTANCES.items():
         hosts.ip(name, f"address add {address}/24 dev eth0", f"route add default via {ROUTER[0]}")
-        # Its ARP requests name its own address, whatever the packet's is: so what is dropped is the packet.
+        # An ARP request names the instance's own address, whatever the source of the packet is. So the switch drops
+        # the packet and not the ARP request before it.
         hosts.sysctl(name, "net.ipv4.conf.eth0.arp_announce=2")
     hosts.ip("router", f"address add {ROUTER[0]}/24 dev eth0", f"address add {OUTSIDE}/32 dev lo")
     hosts.ip("node", f"address add {POD}/32 dev lo")
     hosts.ip("client", f"address add {FREE}/32 dev lo")
-    # On an ordinary switch it would answer for these addresses, too.
+    # On an ordinary switch it would answer ARP requests for these addresses too.
     hosts.ip("thief", f"address add {WEB}/32 dev eth0", f"address add {POD}/32 dev eth0")
     return hosts
 
 
 def heard(hosts: Hosts) -> int:
-    """Frames that the thief has received."""
+    """The number of frames that the thief has received."""
     return int(hosts.run("thief", "cat", "/sys/class/net/eth0/statistics/rx_packets"))
 
 
@@ -135,7 +136,7 @@ def seen() -> dict[str, Any]:
 
 @pytest.mark.packet
 @pytest.mark.parametrize("flow", ALL, ids=lambda flow: flow.title)
-def test_whom_the_receiver_sees(seen: dict[str, Any], flow: Flow) -> None:
+def test_the_source_address_that_the_receiver_sees(seen: dict[str, Any], flow: Flow) -> None:
     assert seen[flow.title] == flow.seen
 
 

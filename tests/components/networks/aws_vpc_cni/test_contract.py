@@ -5,6 +5,7 @@ import os
 import socketserver
 import subprocess
 import threading
+from typing import Any, cast
 
 import pytest
 
@@ -30,7 +31,7 @@ class Daemon(socketserver.ThreadingTCPServer):
     """ipamd's answers without its cloud: two addresses of the first interface, one of the second."""
 
     def __init__(self):
-        self.ipamd = Ipamd(Options((3, 4), checkpoint="/tmp/ipam.json"), None)
+        self.ipamd = Ipamd(Options((3, 4), checkpoint="/tmp/ipam.json"), cast(Any, None))
         enis = (
             Eni("eni-1", 0, "02:1", "10.0.0.4", "10.0.0.0/24", ["10.0.0.5"]),
             Eni("eni-2", 1, "02:2", "10.0.0.6", "10.0.0.0/24", ["10.0.0.7"]),

@@ -1,4 +1,4 @@
-"""By which interface packets of pods leave, and with which address, where the VPC drops what has a wrong source.
+"""The interface and the source address with which pods' packets leave a node, in a VPC that drops wrong sources.
 
 pod-0 (address of eth0) [ node ] eth0 -+
 pod-1 (address of eth1) [      ] eth1 -+- segment [ vpc ] 172.18.0.1, 172.18.0.4, the outside
@@ -45,7 +45,7 @@ FLOWS = [
         port=30080,
     ),
 ]
-#: With AWS_VPC_K8S_CNI_EXTERNALSNAT nobody translates; there is no gateway here that does it instead.
+#: With AWS_VPC_K8S_CNI_EXTERNALSNAT a gateway outside of the node would translate addresses; this test has none.
 UNTRANSLATED = [
     Flow("from a pod of the first interface to the outside", "pod-0", OUTSIDE, "vpc", POD0),
     Flow("from a pod of the second interface to the outside", "pod-1", OUTSIDE, "vpc", POD1),
@@ -77,7 +77,7 @@ def build() -> Hosts:
 
 
 def _source_check() -> list[str]:
-    """What is not of an interface's addresses is dropped at its port."""
+    """A port drops packets whose source is not an address of its interface."""
     lines = ["add chain bridge vpc source { type filter hook prerouting priority -300; }"]
     for eni in PODS.values():
         own = ", ".join([eni.primary, *eni.addresses])
@@ -86,7 +86,7 @@ def _source_check() -> list[str]:
 
 
 def write(hosts: Hosts, *, external_snat: bool) -> None:
-    """What ipamd and the plugin do."""
+    """Does what ipamd and the plugin do."""
     rules = dataplane.rules(VPC, NODE, "eth0", external_snat=external_snat)
     lines = [*dataplane.eni_setup(SECOND, 1500), dataplane.mark_rule()]
     with hosts.inside("node"):
@@ -112,7 +112,7 @@ def seen() -> dict[str, str]:
 
 @pytest.mark.packet
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.title)
-def test_whom_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
+def test_the_source_address_that_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
     assert seen[flow.title] == flow.seen
 
 

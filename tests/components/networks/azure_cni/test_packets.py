@@ -1,4 +1,4 @@
-"""Whom a receiver sees behind ip-masq-agent's chain."""
+"""The source addresses of packets that pass ip-masq-agent's chain."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def seen() -> dict[str, str]:
 
 @pytest.mark.packet
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.title)
-def test_whom_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
+def test_the_source_address_that_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
     assert seen[flow.title] == flow.seen

@@ -1,5 +1,7 @@
 """Nodes, pools and BGP objects as what BIRD is told."""
 
+import json
+
 import pytest
 
 from kubewire.components.bgp.config import parse
@@ -47,6 +49,28 @@ def test_a_full_mesh_in_which_the_lower_address_connects():
     assert found["Mesh_172_18_0_3"]["passive"] is True
     assert "passive" not in found["Mesh_172_18_0_1"]
     assert found["Mesh_172_18_0_1"]["remoteAS"] == 64512
+
+
+REFLECTOR = node("worker-3", 3, cluster_id="244.0.0.1")
+GOLDEN = {
+    "mesh": {},
+    "no-mesh-and-a-router-for-one-rack": {
+        "peers": [{"peerIP": "172.18.0.254", "asNumber": 65001, "nodeSelector": "rack == 'one'"}],
+        "configuration": {"nodeToNodeMeshEnabled": False, "asNumber": 64999},
+    },
+    "a-reflector-and-its-clients": {
+        "own": REFLECTOR,
+        "nodes": (ONE, TWO, REFLECTOR),
+        "peers": [{"nodeSelector": "all()", "peerSelector": "name == 'worker-3'"}],
+        "configuration": {"nodeToNodeMeshEnabled": False},
+    },
+    "ipip-in-another-subnet": {"pools": [pool("10.244.0.0/16", ipipMode="CrossSubnet")]},
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_configuration_is_that_of_the_golden_file(name, golden):
+    golden(f"calico/bird-{name}.json", json.dumps(told(**GOLDEN[name]), indent=1) + "\n")
 
 
 def test_own_blocks_are_announced_and_what_is_borrowed_one_by_one():

@@ -113,7 +113,7 @@ def build(a: Addresses) -> Hosts:
     hosts = Hosts("router", *workers.values(), *PODS, "plain")
     bits = a.family.bits
     hosts.ip("router", "link add rack-1 type bridge", "link add rack-2 type bridge", f"address add {a.outside} dev lo")
-    # Nothing but the blackhole keeps packets to the address that no pod has from arriving here.
+    # Without the blackhole route, packets to the address that no pod has would arrive here.
     hosts.ip("router", f"address add {a.pod(1, 20)}/{bits} dev lo")
     for rack, number in (("rack-1", 1), ("rack-2", 3)):
         hosts.ip("router", f"address add {a.gateway(number)}/{a.rack_bits} dev {rack}", f"link set {rack} up")
@@ -197,7 +197,7 @@ def walked(request: pytest.FixtureRequest) -> tuple[str, str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", range(10), ids=[flow.title for flow in flows(ADDRESSES["IPv4"])])
-def test_what_a_receiver_sees(walked: tuple[str, str, dict[str, Any]], number: int) -> None:
+def test_the_source_address_that_the_receiver_sees(walked: tuple[str, str, dict[str, Any]], number: int) -> None:
     family, _, seen = walked
     flow = flows(ADDRESSES[family])[number]
     assert seen[flow.title] == flow.seen

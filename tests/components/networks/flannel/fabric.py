@@ -9,10 +9,12 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from kubewire.components.kernel import command, namespaces
 from kubewire.components.kubeapi.kubeconfig import Credentials, dump
 from kubewire.components.kubelet import cni
+from tests.existing import existing
 
 GATEWAY, API_PORT = "172.18.0.1", 8001
 GATEWAY_IPV6 = "fd00:18::1"
@@ -51,7 +53,7 @@ class Node:
     def __init__(self, name, address, ipv6=""):
         self.name, self.address, self.ipv6 = name, address, ipv6
         self.pid = 0
-        self.agent = None
+        self.agent: Any = None
         self.log = Path(f"/tmp/flanneld-{name}.log")
 
     async def start(self):
@@ -61,7 +63,7 @@ class Node:
             "&& echo ready && exec sleep 1000",
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        assert await holder.stdout.readline() == b"ready\n"
+        assert await existing(holder.stdout).readline() == b"ready\n"
         self.pid = holder.pid
         port = f"p-{self.name}"
         await sh(f"ip link add {port} type veth peer name eth0 netns {self.pid} && ip link set {port} master fabric up")
@@ -192,7 +194,7 @@ class Capture:
             "tcpdump", "-i", self.interface, "-n", "--immediate-mode", "-U", "-w", self.path, self.expression,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        while b"listening on" not in await self._process.stderr.readline():
+        while b"listening on" not in await existing(self._process.stderr).readline():
             pass
         return self
 

@@ -10,6 +10,7 @@ import pytest
 from tests.components.networks.flannel.fabric import API_PORT, GATEWAY, MTU, Capture, Node, build_segment, until
 from tests.components.networks.flannel.fake_api import FakeApi
 from tests.components.networks.flannel.nodes import node
+from tests.existing import existing
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
@@ -99,7 +100,7 @@ async def udp_between_pods(cluster):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    while b"receiving on" not in await server.stderr.readline():
+    while b"receiving on" not in await existing(server.stderr).readline():
         pass
     await cluster.a.sh(f"echo hello | ip netns exec pod-a socat -u - UDP4-SENDTO:{cluster.pod_b}:9999")
     said, seen = await asyncio.wait_for(server.communicate(), 5)

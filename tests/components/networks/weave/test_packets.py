@@ -1,4 +1,4 @@
-"""What a node's rules and devices do to packets, without agents: the text of dataplane.py and ipsec.py in two nodes.
+"""What the rules and devices of dataplane.py and ipsec.py do to packets, on two nodes without agents.
 
 pod-1 - [ weave 10.32.0.1 node-1 vxlan-6784 ] 172.18.0.1 - outside - 172.18.0.2 [ vxlan-6784 node-2 weave ] - pod-2
 """
@@ -71,13 +71,13 @@ def build() -> Hosts:
         hosts.wire(pod, "eth0", node, f"vethwepl{number}")
         hosts.ip(node, f"link set vethwepl{number} master weave", f"address add {BRIDGES[node]}/16 dev weave")
         hosts.ip(pod, f"address add {PODS[pod]}/16 dev eth0", f"route add default via {BRIDGES[node]}")
-    # The outside knows pods by the first node only.
+    # The outside has a route to pods by the first node only.
     hosts.ip("outside", f"route add {RANGE} via {NODES['node-1']}")
     return hosts
 
 
 async def write(node: str, incoming: list[ipsec.Association] | None = None) -> None:
-    """What weave-net does with one peer, which is established."""
+    """Does what weave-net does when its connection to one peer is established."""
     others = [address for name, address in NODES.items() if name != node]
     await kernel.ensure_devices(dataplane.Device(dataplane.peer_name(node), "eth0", NODES[node]))
     await kernel.set_flood(await kernel.flood(), others)
@@ -96,7 +96,7 @@ def seen() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.title)
-def test_whom_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
+def test_the_source_address_that_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
     assert seen[flow.title] == flow.seen
 
 
@@ -105,7 +105,7 @@ def association(source: str, destination: str, spi: int) -> ipsec.Association:
 
 
 def with_rules_of_encryption(node: str) -> tuple[str, str]:
-    """Who is seen before and after a node has the rules of an encrypted path, of which the association is missing."""
+    """The source address that pod-2 sees before and after a node has the rules of an encrypted path, without an SA."""
     hosts = build()
     before = hosts.sender_of(BETWEEN_PODS)
     other = next(name for name in NODES if name != node)
@@ -126,7 +126,10 @@ def test_nothing_passes_in_clear_where_encryption_is_wanted(node: str) -> None:
 
 
 def encrypted() -> Any:
-    """Who is seen by an encrypted path, and the protocols on the wire; None where the kernel has no AES-GCM."""
+    """The source address that pod-2 sees by an encrypted path, and the protocols on the wire.
+
+    None if the kernel has no AES-GCM.
+    """
     hosts = build()
     there, back = association("node-1", "node-2", 0x1234), association("node-2", "node-1", 0x4321)
     for node, incoming, outgoing in (("node-1", back, there), ("node-2", there, back)):
@@ -142,13 +145,13 @@ def encrypted() -> Any:
     with hosts.inside("outside"):
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     with wire:
-        wire.bind(("v1", ETH_P_ALL))  # a port of a bridge has no packets for those who ask for one protocol
+        wire.bind(("v1", ETH_P_ALL))  # the bridge takes packets before handlers of a single protocol see them
         found = hosts.sender_of(BETWEEN_PODS)
         return found, protocols(wire)
 
 
 def protocols(wire: socket.socket) -> set[int]:
-    """Of the IPv4 packets that a socket has received."""
+    """The protocols of the IPv4 packets that a socket has received."""
     wire.setblocking(False)
     seen = set()
     with suppress(BlockingIOError):

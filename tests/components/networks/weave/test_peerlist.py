@@ -16,7 +16,8 @@ class Api:
     """One ConfigMap, with resourceVersions. meanwhile: called before the next update."""
 
     def __init__(self):
-        self.configmap, self.version, self.meanwhile = None, 0, None
+        self.configmap: Any = None
+        self.version, self.meanwhile = 0, None
 
     async def get(self, *_):
         if self.configmap is None:
