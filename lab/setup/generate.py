@@ -16,10 +16,7 @@ from kubewire.scenarios.engine.verbs import generate as verbs
 
 def main() -> int:
     """Returns 0, or 2 outside of a checkout."""
-    if code := lab_file.main():
-        return code
-    verbs.main()
-    return network_lists.main()
+    return lab_file.main() or verbs.main() or network_lists.main()
 
 
 if __name__ == "__main__":

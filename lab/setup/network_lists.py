@@ -72,9 +72,10 @@ def content(listing: Listing, root: Path) -> str:
 
 
 def main() -> int:
-    """Writes every file."""
+    """One after the other, because two lists may stand in one file."""
     for listing in LISTINGS:
-        (sources.FOLDER / listing.file).write_text(content(listing, sources.FOLDER))
+        if code := sources.write_generated({sources.FOLDER / listing.file: content(listing, sources.FOLDER)}):
+            return code
     return 0
 
 

@@ -22,15 +22,7 @@ def files() -> Mapping[Path, str]:
 
 
 def main() -> int:
-    """Write them; a line for each that changed."""
-    if not sources.IS_CHECKOUT:
-        print("the generated files are part of a checkout; run this there", file=sys.stderr)
-        return 2
-    for path, text in files().items():
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            print(f"wrote {path.relative_to(sources.FOLDER)}")
-    return 0
+    return sources.write_generated(files())
 
 
 if __name__ == "__main__":
