@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from kubewire.components.base import serving
+from kubewire.components.base import health
 from kubewire.components.kernel import files, forwarding, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.forwarding import Forwarding, difference
@@ -347,17 +347,8 @@ def _relevant(node: KubeObject) -> tuple[object, object]:
 
 async def healthz(host: str, port: int) -> asyncio.Server:
     """Answers 200 to GET /healthz while the process runs, as upstream does."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(5.0):
-            request = await reader.readuntil(b"\r\n\r\n")
-            found = request.split(b" ", 2)[1:2] == [b"/healthz"]
-            status, body = ("200 OK", b"flanneld is running") if found else ("404 Not Found", b"404 page not found\n")
-            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            writer.write(head.encode() + body)
-            await writer.drain()
-
-    return await asyncio.start_server(serving.connections(answer, log), host, port)
+    page = health.Page(b"flanneld is running")
+    return await health.serve_pages({"/healthz": lambda: page}, host, port, log)
 
 
 async def start(options: Options) -> None:
