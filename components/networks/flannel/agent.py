@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 
 from kubewire.components.base import health
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.kernel import files, forwarding, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.forwarding import Forwarding, difference
@@ -211,7 +212,7 @@ class Agent:
     async def _patch_status(self, patch: KubeObject) -> None:
         """Retries until the API server accepts the patch: flanneld survives the API server's
         restarts."""
-        delay = 0.1
+        delay = GrowingDelay(0.1, _RETRY)
         while True:
             try:
                 await self._client.patch(
@@ -226,8 +227,7 @@ class Agent:
                 log.warning("failed to patch node %s: %s", self.options.node_name, error)
                 if error.status == 404:
                     return
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _RETRY)
+            await delay.sleep()
 
     async def _keep_announced(self, overlays: Overlays) -> None:
         """Annotates a Node object that was deleted and registered again by the kubelet.
