@@ -1,4 +1,4 @@
-"""/healthz, /livez, /readyz and /metrics of the process."""
+"""/healthz, /livez, /readyz and /metrics of the process, and the small server that has them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import asyncio
 import logging
 import resource
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from kubewire.components.base import serving
 
 log = logging.getLogger(__name__)
 _OK = ("/healthz", "/livez", "/readyz")
+
+
+@dataclass(frozen=True)
+class Page:
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+
+
+_NOT_FOUND = Page(b"404 page not found\n")
 
 
 def metrics_text(started: float) -> str:
@@ -25,9 +36,26 @@ def metrics_text(started: float) -> str:
 
 
 async def serve(address: str, port: int) -> asyncio.Server | None:
-    """Serves plain HTTP/1.0. Returns None if the port is in use (in tests several labs share a
+    """Serves them on a port. Returns None if the port is in use (in tests several labs share a
     network)."""
     started = time.time()
+    ok = dict.fromkeys(_OK, lambda: Page(b"ok"))
+    try:
+        return await serve_pages({**ok, "/metrics": lambda: Page(metrics_text(started).encode())}, address, port, log)
+    except OSError as error:
+        log.warning("no health endpoint at %s:%d: %s", address, port, error)
+        return None
+
+
+async def serve_pages(
+    pages: Mapping[str, Callable[[], Page]], address: str, port: int, log: logging.Logger
+) -> asyncio.Server:
+    """Serves plain HTTP/1.0: for each path a page that is made for each request, else 404. Raises
+    OSError if the port is in use.
+
+    It needs no library, and so fits into agents that have none. A server with methods, patterns of
+    paths, TLS or connections that stay takes aiohttp.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(5.0):
@@ -35,25 +63,10 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
             words = request.partition(b"\r\n")[0].split(b" ")
             if len(words) < 2:
                 return
-            writer.write(_response(words[1].decode(errors="replace").partition("?")[0], started))
+            make = pages.get(words[1].decode(errors="replace").partition("?")[0])
+            status, page = ("200 OK", make()) if make else ("404 Not Found", _NOT_FOUND)
+            head = f"HTTP/1.0 {status}\r\nContent-Type: {page.content_type}\r\nContent-Length: {len(page.body)}\r\n\r\n"
+            writer.write(head.encode() + page.body)
             await writer.drain()
 
-    try:
-        return await asyncio.start_server(serving.connections(answer, log), address, port)
-    except OSError as error:
-        log.warning("no health endpoint at %s:%d: %s", address, port, error)
-        return None
-
-
-def _response(path: str, started: float) -> bytes:
-    if path in _OK:
-        status = "200 OK"
-        body = "ok"
-    elif path == "/metrics":
-        status = "200 OK"
-        body = metrics_text(started)
-    else:
-        status = "404 Not Found"
-        body = "404 page not found\n"
-    head = f"HTTP/1.0 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
-    return (head + body).encode()
+    return await asyncio.start_server(serving.connections(answer, log), address, port)

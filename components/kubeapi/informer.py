@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
 from kubewire.components.kubeapi.resources import Resource, T
 
@@ -71,14 +72,14 @@ class Informer(Generic[T]):
     async def run(self) -> None:
         """Runs until cancelled. Errors are logged and retried with a growing delay (50 ms to 5
         s)."""
-        delay = _BACKOFF_FIRST
+        delay = GrowingDelay(_BACKOFF_FIRST, _BACKOFF_LAST)
         while True:
             try:
                 if not self._resource_version:
                     await self._relist()
-                    delay = _BACKOFF_FIRST
+                    delay.reset()
                 await self._watch()
-                delay = _BACKOFF_FIRST
+                delay.reset()
                 continue
             except ApiUnavailable as error:
                 log.debug("%s: %s", self.resource.plural, error)
@@ -88,8 +89,7 @@ class Informer(Generic[T]):
                     continue
                 log.warning("%s: %s", self.resource.plural, error)
                 self._resource_version = ""
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _BACKOFF_LAST)
+            await delay.sleep()
 
     async def _relist(self) -> None:
         listed = await self.client.list(

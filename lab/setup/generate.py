@@ -17,13 +17,9 @@ from kubewire.scenarios.engine.verbs import generate as verbs
 
 
 def main() -> int:
-    """Write the files. Returns 0, or 2 if this is not a checkout."""
-    if code := lab_file.main():
-        return code
-    verbs.main()
-    topology_examples.main()
-    typeddicts.main()
-    return network_lists.main()
+    """Writes the files. Returns 0, or 2 if this is not a checkout."""
+    writers = (lab_file.main, verbs.main, topology_examples.main, typeddicts.main, network_lists.main)
+    return next((code for write in writers if (code := write())), 0)
 
 
 if __name__ == "__main__":

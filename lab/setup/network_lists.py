@@ -79,9 +79,10 @@ def content(listing: Listing, root: Path) -> str:
 
 
 def main() -> int:
-    """Write every file."""
+    """Writes one file after the other, because two lists may be in one file."""
     for listing in LISTINGS:
-        (sources.FOLDER / listing.file).write_text(content(listing, sources.FOLDER))
+        if code := sources.write_generated({sources.FOLDER / listing.file: content(listing, sources.FOLDER)}):
+            return code
     return 0
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from kubewire.components.base.sources import FOLDER
+from kubewire.components.base import sources
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies import description
 from kubewire.topologies.shapes import SHAPES
 
-EXAMPLES = FOLDER / "topologies/examples"
+EXAMPLES = sources.FOLDER / "topologies/examples"
 _HEAD = """\
 # topology.shape: {shape} written out, with {workers} workers. Made by python -m kubewire.lab.setup.generate.
 # yaml-language-server: $schema=../../scenarios/engine/file/lab.schema.json
@@ -48,10 +48,5 @@ def files() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Writes the files that differ, and says so. Returns 0."""
-    for path, content in files().items():
-        path.parent.mkdir(exist_ok=True)
-        if not path.exists() or path.read_text() != content:
-            path.write_text(content)
-            print(f"wrote {path.relative_to(FOLDER)}")
-    return 0
+    """Writes the files that differ, and says so. Returns 0, or 2 if this is not a checkout."""
+    return sources.write_generated(files())

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from kubewire.components.bgp import config as bgp
 from kubewire.components.kube_proxy.configuration import config as kube_proxy
 from kubewire.components.kubeapi import kubeconfig
+from kubewire.components.kubeapi.jsonpath import JSONPath, JSONPathError
 from kubewire.components.kubelet.configuration import ConfigurationError, read_configuration
 from kubewire.components.kubelet.images.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
 from kubewire.components.kubelet.static_pods import ManifestError, read_manifest
 from kubewire.scenarios.engine import loader
 from kubewire.scenarios.engine.file.document import Document, SpecError
 from kubewire.scenarios.engine.file.duration import seconds
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
 from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.fuzz.mutation import mutated, mutated_json
 

@@ -19,6 +19,7 @@ import orjson
 
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.crd import structural
+from kubewire.components.apiserver.kinds.duration import human_duration
 from kubewire.components.apiserver.kinds.spec import (
     NAME_COLUMNS,
     Column,
@@ -184,8 +185,8 @@ def _cell(obj: KubeObject, now: datetime, column: dict[str, Any]) -> Any:
         return None
     if column.get("type") == "date":
         try:
-            since = datetime.fromisoformat(str(values[0]))
-            return tables.human_duration((now - since).total_seconds())
+            moment = datetime.fromisoformat(str(values[0]))
+            return human_duration((now - moment).total_seconds())
         except (ValueError, TypeError):
             return "<invalid>"
     if column.get("type") == "string" and not isinstance(values[0], str):

@@ -13,10 +13,10 @@ _YEAR = 365 * 86400
 
 
 def human_duration(seconds: float) -> str:
-    """Formats seconds with at most two units; a clock skew of up to two seconds shows 0s."""
-    if seconds < -2:
-        return "<invalid>"
+    """Formats seconds with at most two units; a clock skew of less than two seconds shows 0s."""
     whole = int(seconds)
+    if whole < -1:
+        return "<invalid>"
     if whole < 0:
         return "0s"
     if whole < 2 * _MINUTE:

@@ -150,8 +150,8 @@ def _python_type(kind: str, names: Mapping[str, str]) -> str:
 
 
 def main() -> int:
-    TARGET.write_text(content())
-    return 0
+    """Writes the file. Returns as sources.write_generated()."""
+    return sources.write_generated({TARGET: content()})
 
 
 if __name__ == "__main__":

@@ -8,51 +8,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from kubewire.components.apiserver.kinds.duration import since
 from kubewire.components.apiserver.kinds.spec import Column
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.kubeapi.resources import KubeObject
 
 
-def human_duration(seconds: float) -> str:
-    """Formats as duration.HumanDuration of apimachinery: 5s, 2m30s, 15m, 3h5m, 26h, 2d5h, 30d,
-    1y20d.
-    """
-    total = int(seconds)
-    if total < -1:
-        return "<invalid>"
-    if total < 0:
-        return "0s"
-    if total < 120:
-        return f"{total}s"
-    minutes = total // 60
-    hours = total // 3600
-    days = total // 86400
-    if minutes < 10:
-        return _two(minutes, "m", total % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if hours < 192:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    if days < 365 * 8:
-        return _two(days // 365, "y", days % 365, "d")
-    return f"{days // 365}y"
-
-
-def _two(major: int, major_unit: str, minor: int, minor_unit: str) -> str:
-    return f"{major}{major_unit}{minor}{minor_unit}" if minor else f"{major}{major_unit}"
-
-
 def age(obj: KubeObject, now: datetime) -> str:
-    created = obj["metadata"].get("creationTimestamp")
-    if not created:
-        return "<unknown>"
-    return human_duration((now - datetime.fromisoformat(created)).total_seconds())
+    return since(obj["metadata"].get("creationTimestamp"), now)
 
 
 def partial_metadata(obj: KubeObject, version: str = "v1") -> KubeObject:

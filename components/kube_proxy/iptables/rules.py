@@ -55,11 +55,6 @@ class Change:
     before: Config
     after: Config
 
-    @property
-    def written(self) -> frozenset[ServicePortName]:
-        """Service ports that have rules which they did not have before."""
-        return frozenset(step.name for step in self.steps if step.after)
-
     @cached_property
     def own(self) -> Chains[Rule]:
         """Chains of single Services."""
@@ -87,10 +82,6 @@ class Change:
             old, new = ((*first, *last) for first, last in (_fixed(self.before)[table], _fixed(self.after)[table]))
             found.compare(by_chain(old), by_chain(new))
         return found.names
-
-    @property
-    def empty(self) -> bool:
-        return not (self.own.names or self.shared)
 
 
 class Plan:

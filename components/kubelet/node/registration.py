@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kubewire.components.kubeapi.resources import LEASES, NODES
 from kubewire.components.kubelet.configuration import Settings
@@ -117,15 +118,14 @@ class NodeRegistration:
         # Creating the Node together with its status saves a request, and no one sees a Node without
         # conditions.
         wanted["status"] = self._status({})
-        delay = _RETRY_FIRST
+        delay = GrowingDelay(_RETRY_FIRST, _RETRY_LAST)
         while True:
             try:
                 self._node = await self._create_or_adopt(wanted)
                 return
             except ApiError as error:
                 log.info("Unable to register node with API server: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_LAST)
+                await delay.sleep()
 
     async def _create_or_adopt(self, wanted: Node) -> Node:
         try:

@@ -39,6 +39,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import PODS
 from kubewire.components.kubelet import pods
@@ -101,7 +102,7 @@ class PodWorker:
         self._critical: set[asyncio.Task[Any]] = set()
         self._deleted = False
         self._override: Override | None = None
-        self._retry = _RETRY_FIRST
+        self._retry = GrowingDelay(_RETRY_FIRST, _RETRY_LAST)
         self._was_running = False
 
     @property
@@ -174,18 +175,13 @@ class PodWorker:
             return self._step.result()
         except (RuntimeApiError, ApiError, OSError) as error:
             log.warning("pod %s: %s", pods.full_name(self.state.pod), error)
-            return self._backed_off()
+            return self._retry.take()
         except Exception:  # the step is retried, and other pods are not affected
             log.exception("pod %s: %s failed", pods.full_name(self.state.pod), self.stage.name)
-            return self._backed_off()
+            return self._retry.take()
         finally:
             self._step.cancel()
             self._step = None
-
-    def _backed_off(self) -> float:
-        delay = self._retry
-        self._retry = min(self._retry * 2, _RETRY_LAST)
-        return delay
 
     async def _rest(self, delay: float | None) -> None:
         longest = self.node.settings.sync_frequency
@@ -215,13 +211,13 @@ class PodWorker:
         if needs_network and (problem := self.node.network.problem()):
             text = f"network is not ready: {network_not_ready(problem)}"
             self.containers.event("Warning", "NetworkNotReady", text)
-            return self._backed_off()
+            return self._retry.take()
         await self.node.services_ready.wait()
         try:
             await self.files.prepare(self.state.pod, self.containers.pod_ips())
         except MountProblem as problem:
             self.containers.event("Warning", "FailedMount", str(problem))
-            return self._backed_off()
+            return self._retry.take()
         retry_at = await self._act()
         if self.stage is not Stage.SYNC:
             return 0.0
@@ -275,8 +271,8 @@ class PodWorker:
         except SandboxError as error:
             text = f"Failed to create pod sandbox: {error}"
             self.containers.event("Warning", "FailedCreatePodSandBox", text)
-            return time.time() + self._backed_off()
-        self._retry = _RETRY_FIRST
+            return time.time() + self._retry.take()
+        self._retry.reset()
         # Volumes may contain the pod's address (downward API), which is known only now.
         await self.files.prepare(self.state.pod, self.containers.pod_ips())
         return None
@@ -350,7 +346,7 @@ class PodWorker:
             failed = f'failed to "KillPodSandbox" for "{self.state.uid}"'
             text = f"{failed} with KillPodSandboxError: {why}"
             self.containers.event("Warning", "FailedKillPod", f"error killing pod: {text}")
-            return self._backed_off()
+            return self._retry.take()
         tear_down(self.state.uid, self.node.directories)
         self.node.objects.release(self.state.uid)
         self.node.tokens.forget(self.state.uid)

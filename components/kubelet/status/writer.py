@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kubewire.components.kubeapi.resources import PODS
 from kubewire.components.kubelet import pods
@@ -106,7 +107,7 @@ class StatusWriter:
                 del self._tasks[uid]
 
     async def _write_until_equal(self, uid: str) -> None:
-        delay = _RETRY_FIRST
+        delay = GrowingDelay(_RETRY_FIRST, _RETRY_LAST)
         while uid in self._wanted:
             try:
                 async with asyncio.timeout(SETTLE):
@@ -120,14 +121,13 @@ class StatusWriter:
             self._hurry[uid].clear()
             try:
                 await self._write(uid, pod, status, patch)
-                delay = _RETRY_FIRST
+                delay.reset()
             except ApiError as error:
                 if error.status in (404, 409):
                     log.debug("status of %s: %s", pods.full_name(pod), error)
                     return
                 log.warning("status of %s: %s", pods.full_name(pod), error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_LAST)
+                await delay.sleep()
             if uid in self._wanted and self._wanted[uid][1] is status:
                 return
 

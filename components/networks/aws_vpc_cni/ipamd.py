@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.base import jsontext, serving
+from kubewire.components.base import health, jsontext, serving
 from kubewire.components.kernel import files, iproute, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iproute import text
@@ -89,7 +89,7 @@ class Ipamd:
         await self._start()
         servers = [
             await asyncio.start_server(serving.connections(self._serve, log), *RPC),
-            await asyncio.start_server(serving.connections(self._introspect, log), *INTROSPECTION),
+            await health.serve_pages({"/v1/enis": self._enis}, *INTROSPECTION, log),
         ]
         try:
             await self._fill()
@@ -328,17 +328,9 @@ class Ipamd:
         files.replace(self._options.checkpoint, json.dumps(saved).encode())
         self._changed.set()
 
-    async def _introspect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers GET /v1/enis, which aws-cni-support.sh and users call."""
-        async with asyncio.timeout(10):
-            known = (await reader.readuntil(b"\n")).split()[1:2] == [b"/v1/enis"]
-            body = json.dumps(self.described() if known else {}).encode()
-            head = b"HTTP/1.0 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
-                b"200 OK" if known else b"404 Not Found",
-                len(body),
-            )
-            writer.write(head + body)
-            await writer.drain()
+    def _enis(self) -> health.Page:
+        """What aws-cni-support.sh and users ask for."""
+        return health.Page(json.dumps(self.described()).encode(), "application/json")
 
     def described(self) -> dict[str, Any]:
         enis = {

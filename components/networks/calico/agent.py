@@ -22,6 +22,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+from kubewire.components.base.retrying import GrowingDelay, until_answered
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.files import replace
 from kubewire.components.kubeapi import kubeconfig
@@ -435,14 +436,7 @@ async def _wait_until_served(client: Client) -> None:
 
 async def _retry_until_available(ask: Callable[[], Any]) -> Any:
     """Retries until the API server answers: it may still be starting, or not know the kind yet."""
-    delay = 0.02
-    while True:
-        try:
-            return await ask()
-        except ApiError as error:
-            log.debug("%s", error)
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, _RETRY)
+    return await until_answered(ask, (ApiError,), GrowingDelay(0.02, _RETRY), log)
 
 
 async def _create(client: Client, resource: Resource[Any], name: str, spec: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from kubewire.components.base import serving
+from kubewire.components.base import health
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.kernel import files, forwarding, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.forwarding import Forwarding, difference
@@ -212,7 +213,7 @@ class Agent:
     async def _patch_status(self, patch: KubeObject) -> None:
         """Retries until the API server accepts the patch: flanneld survives the API server's
         restarts."""
-        delay = 0.1
+        delay = GrowingDelay(0.1, _RETRY)
         while True:
             try:
                 await self._client.patch(
@@ -227,8 +228,7 @@ class Agent:
                 log.warning("failed to patch node %s: %s", self.options.node_name, error)
                 if error.status == 404:
                     return
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _RETRY)
+            await delay.sleep()
 
     async def _keep_announced(self, overlays: Overlays) -> None:
         """Annotates a Node object that was deleted and registered again by the kubelet.
@@ -348,17 +348,8 @@ def _relevant(node: KubeObject) -> tuple[object, object]:
 
 async def healthz(host: str, port: int) -> asyncio.Server:
     """Answers 200 to GET /healthz while the process runs, as upstream does."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(5.0):
-            request = await reader.readuntil(b"\r\n\r\n")
-            found = request.split(b" ", 2)[1:2] == [b"/healthz"]
-            status, body = ("200 OK", b"flanneld is running") if found else ("404 Not Found", b"404 page not found\n")
-            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            writer.write(head.encode() + body)
-            await writer.drain()
-
-    return await asyncio.start_server(serving.connections(answer, log), host, port)
+    page = health.Page(b"flanneld is running")
+    return await health.serve_pages({"/healthz": lambda: page}, host, port, log)
 
 
 async def start(options: Options) -> None:

@@ -27,6 +27,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from kubewire.components.base import serving
+from kubewire.components.base.retrying import GrowingDelay
 from kubewire.components.networks.weave import wire
 from kubewire.components.networks.weave.wire import Decoder, Hello, Session, WireError
 
@@ -165,7 +166,7 @@ class Mesh:
                 connection.send(kind, body)
 
     async def _keep_dialling(self, address: str) -> None:
-        delay = self.timing.retry
+        delay = GrowingDelay(self.timing.retry, self.timing.longest_retry, factor=1.5)
         own = (self.host, 0) if self.host != "0.0.0.0" else None
         while True:
             target = self.targets.get(address)
@@ -178,7 +179,7 @@ class Mesh:
                             local_addr=own,
                         )
                     if await self._talk(reader, writer, outbound=True):
-                        delay = self.timing.retry
+                        delay.reset()
                     state = ("failed", "connection ended")
                 except (OSError, TimeoutError, WireError) as error:
                     state = ("failed", self._reason(error, address))
@@ -187,8 +188,7 @@ class Mesh:
                     state = ("failed", repr(error))
                 if target is not None:
                     target.state, target.info = state
-            await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-            delay = min(delay * 1.5, self.timing.longest_retry)
+            await asyncio.sleep(delay.take() * random.uniform(0.5, 1.5))
 
     def _reason(self, error: Exception, address: str) -> str:
         """The error in Go's words."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kubewire.components.base.retrying import GrowingDelay, until_answered
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kubeapi.client import ApiError
 
@@ -20,11 +20,4 @@ RETRY = 5.0
 
 async def until_available(ask: Callable[[], Awaitable[Any]]) -> Any:
     """Repeats ask after every transient error, and returns its first answer."""
-    delay = 0.02
-    while True:
-        try:
-            return await ask()
-        except TRANSIENT as error:
-            log.debug("%s", error)
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, RETRY)
+    return await until_answered(ask, TRANSIENT, GrowingDelay(0.02, RETRY), log)

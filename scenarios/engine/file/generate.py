@@ -21,18 +21,9 @@ def files() -> Mapping[Path, str]:
 
 
 def main() -> int:
-    """Writes the files, and prints a line for each that has changed."""
-    if not sources.IS_CHECKOUT:
-        print(
-            "an installed kubewire has no generated files; run this in a checkout",
-            file=sys.stderr,
-        )
-        return 2
-    for path, text in files().items():
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            print(f"wrote {path.relative_to(sources.FOLDER)}")
-    return 0
+    """Writes the files, and prints a line for each that has changed. Returns 0, or 2 if this is not
+    a checkout."""
+    return sources.write_generated(files())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -45,8 +45,8 @@ class Entry:
 
 def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> Iterator[Entry]:
     """Every key below a dataclass, a mapping before what is in it, in the order of KEYS."""
-    if holder is CNI:
-        yield from _of_networks()
+    if holder in _DESCRIBED_ELSEWHERE:
+        yield from _DESCRIBED_ELSEWHERE[holder].entries()
         return
     hints = typing.get_type_hints(holder)
     own = {_path(holder, field, prefix): field for field in fields(holder)}
@@ -146,8 +146,8 @@ def _with_message(of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _object(holder: type, prefix: str) -> dict[str, Any]:
-    if holder is CNI:
-        return _with_descriptions(registry.schema())
+    if holder in _DESCRIBED_ELSEWHERE:
+        return _DESCRIBED_ELSEWHERE[holder].schema()
     hints = typing.get_type_hints(holder)
     own = [field for field in fields(holder) if prefix + _name(field) in KEYS]
     properties = {_name(field): _value(_given(hints[field.name]), prefix + _name(field)) for field in own}
@@ -162,8 +162,9 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
     }
 
 
-def _with_descriptions(of_networks: dict[str, Any]) -> dict[str, Any]:
+def _schema_of_networks() -> dict[str, Any]:
     """The registry's schema, whose plugin and backend are described in KEYS."""
+    of_networks = registry.schema()
     properties = dict(of_networks["properties"])
     for name in ("plugin", "backend"):
         properties[name] = {**properties[name], "description": KEYS[f"cni.{name}"].does}
@@ -198,6 +199,17 @@ def _type(hint: Any, path: str) -> dict[str, Any]:
     if (item := _item(hint)) is not None:
         return {"type": "array", "items": _value(item, f"{path}[]") if is_dataclass(item) else {"type": _TYPES[item]}}
     return {"type": _TYPES[hint]}
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Where a mapping's keys are not the fields of its dataclass: its entries and its schema."""
+
+    entries: Callable[[], Iterator[Entry]]
+    schema: Callable[[], dict[str, Any]]
+
+
+_DESCRIBED_ELSEWHERE: Mapping[type, _Description] = {CNI: _Description(_of_networks, _schema_of_networks)}
 
 
 def schema_text() -> str:

@@ -32,9 +32,9 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any
 
+from kubewire.components.kubeapi.jsonpath import JSONPath, as_text
 from kubewire.components.kubeapi.resources import NODES, PODS, SERVICES, KubeObject
 from kubewire.scenarios.engine.file.check import nearest
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, as_text
 from kubewire.scenarios.engine.handle import Host, LabHandle
 from kubewire.scenarios.engine.packets.capturing import RunningCapture
 from kubewire.scenarios.engine.scene.api import ApiError, Cluster

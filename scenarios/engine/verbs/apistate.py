@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 import yaml
 
+from kubewire.components.kubeapi.jsonpath import JSONPath, as_text
 from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, as_text
 from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
 from kubewire.scenarios.engine.verbs.arguments import (
     JsonPath,

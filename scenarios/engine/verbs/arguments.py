@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
+from kubewire.components.kubeapi.jsonpath import JSONPath, JSONPathError
 
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
 #: One text, or a list of texts.

@@ -4,17 +4,18 @@ docs/verbs.md. Run it with `python -m kubewire.scenarios.engine.verbs.generate`.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
+from kubewire.components.base import sources
 from kubewire.scenarios.engine.verbs import VERBS
 from kubewire.scenarios.engine.verbs.arguments import TEXTS, Argument, Arguments, arguments, schema
 
-_ENGINE = Path(__file__).parent.parent
-SCHEMA = _ENGINE / "file/scenario.schema.json"
-REFERENCE = _ENGINE.parents[1] / "docs/verbs.md"
+SCHEMA = sources.FOLDER / "scenarios/engine/file/scenario.schema.json"
+REFERENCE = sources.FOLDER / "docs/verbs.md"
 _WIDTH = 120
 
 _INTRODUCTION = """\
@@ -156,11 +157,10 @@ def generated() -> dict[Path, str]:
     return {SCHEMA: json_text(schema_of(current)) + "\n", REFERENCE: reference()}
 
 
-def main() -> None:
-    """Writes the generated files."""
-    for file, text in generated().items():
-        file.write_text(text)
+def main() -> int:
+    """Writes the generated files. Returns as sources.write_generated()."""
+    return sources.write_generated(generated())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -200,6 +200,11 @@ PATHS: Any = {
     ".list[-1].x": ["q"],
     ".list[*].x": ["p", "q"],
     '.list[?(@.t=="two")].x': ["q"],
+    '.list[?(@.t!="two")].x': ["p"],
+    '.list[?(@.none!="two")].x': [],
+    ".list[?(@.n==8)].x": ["q"],
+    ".list[-5].x": [],
+    "spec.a": [1],
     ".nothing.here": [],
     ".spec.a.b": [],
 }
@@ -207,8 +212,17 @@ PATHS: Any = {
 
 @pytest.mark.parametrize(("path", "expected"), PATHS.items(), ids=PATHS.keys())
 def test_json_paths(path: str, expected: list[Any]) -> None:
-    obj = {"spec": {"a": 1, "b.c": 2}, "list": [{"t": "one", "x": "p"}, {"t": "two", "x": "q"}]}
+    obj = {"spec": {"a": 1, "b.c": 2}, "list": [{"t": "one", "x": "p"}, {"t": "two", "x": "q", "n": 8}]}
     assert jsonpath.find(obj, path) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["..a", "." + "[0,0]" * 40, ".a['b','c']", ".a[?(@..b==1)]", "{.a}{.b}", "{.a} b", ".a[", ".a[?(@.b==c)]"],
+)
+def test_a_path_whose_work_has_no_bound_or_that_cannot_be_read_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"supported|wanted|cannot read"):
+        jsonpath.parse(path)
 
 
 def test_a_definition_more_costs_the_same_however_many_there_are(

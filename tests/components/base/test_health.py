@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -51,5 +52,40 @@ def test_a_port_that_is_taken_is_done_without() -> None:
         assert first is not None
         async with first:
             assert await health.serve(*first.sockets[0].getsockname()) is None
+
+    asyncio.run(serve_twice())
+
+
+def test_an_agent_has_pages_of_its_own_that_are_made_for_each_request() -> None:
+    asked: list[int] = []
+
+    def page() -> health.Page:
+        asked.append(1)
+        return health.Page(f'{{"asked": {len(asked)}}}'.encode(), "application/json")
+
+    async def ask_twice() -> list[bytes]:
+        server = await health.serve_pages({"/v1/enis": page}, "127.0.0.1", 0, logging.getLogger())
+        answers = []
+        async with server:
+            for path in (b"/v1/enis", b"/v1/enis", b"/healthz"):
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                writer.write(b"GET " + path + b" HTTP/1.0\r\n\r\n")
+                answers.append(await reader.read())
+                writer.close()
+        return answers
+
+    first, second, other = asyncio.run(ask_twice())
+    assert b"Content-Type: application/json\r\nContent-Length: 12\r\n" in first
+    assert second.endswith(b'\r\n\r\n{"asked": 2}')
+    assert other.startswith(b"HTTP/1.0 404 Not Found\r\n")
+
+
+def test_an_agent_that_needs_its_port_is_told_that_it_is_taken() -> None:
+    async def serve_twice() -> None:
+        first = await health.serve_pages({}, "127.0.0.1", 0, logging.getLogger())
+        async with first:
+            with pytest.raises(OSError):
+                port = first.sockets[0].getsockname()[1]
+                await health.serve_pages({}, "127.0.0.1", port, logging.getLogger())
 
     asyncio.run(serve_twice())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kubewire.components.kubeapi.jsonpath import JSONPath, as_text
 from kubewire.components.kubeapi.resources import PODS, KubeObject, Resource
 from kubewire.scenarios.engine.file.duration import seconds, shown
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, as_text
 from kubewire.scenarios.engine.file.model import Step
 from kubewire.scenarios.engine.run.steps.stage import DEFAULT_WAIT, Done, Stage, StepFailed, poll
 from kubewire.scenarios.engine.scene.scene import Scene

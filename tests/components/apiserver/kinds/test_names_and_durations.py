@@ -75,13 +75,13 @@ def test_maps_are_shown_sorted_and_structs_in_their_order(value: object, field: 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0s"), (-1, "0s"), (-3, "<invalid>"), (119, "119s"), (120, "2m"), (135, "2m15s"), (599, "9m59s"),
+        (0, "0s"), (-1.9, "0s"), (-2, "<invalid>"), (119, "119s"), (120, "2m"), (135, "2m15s"), (599, "9m59s"),
         (600, "10m"), (10799, "179m"), (10800, "3h"), (12600, "3h30m"), (28799, "7h59m"), (28800, "8h"),
         (172799, "47h"), (172800, "2d"), (180000, "2d2h"), (691200, "8d"), (62985600, "729d"),
         (63072000, "2y"), (64000000, "2y10d"), (252288000, "8y"),
     ],
 )  # fmt: skip
-def test_durations_have_at_most_two_units(seconds: int, text: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
 
 

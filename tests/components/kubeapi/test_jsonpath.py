@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
+from kubewire.components.kubeapi.jsonpath import JSONPath, JSONPathError
 
 DATA = {
     "kind": "List",

@@ -3,6 +3,9 @@
 Supported are fields (.a, ['a'], .a\\.b), [n], [-1], [a:b], [a,b], [*], .*, recursive descent (..a),
 filters [?(@.x == "y")] with == != < <= > >= and existence, and text around {...}. {range} is not
 supported.
+
+Recursive descent and lists of keys can reach one value in many ways, so a short path can make a
+long list of a small object. A server that reads the paths of others refuses them (linear=True).
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class JSONPath:
     parts: tuple[str | tuple[Selector, ...], ...]
 
     @classmethod
-    def parse(cls, text: str) -> JSONPath:
+    def parse(cls, text: str, *, linear: bool = False) -> JSONPath:
         """Parses a template such as "{.status.phase}", or a bare path ".status.phase", which
         kubectl accepts too. Raises JSONPathError."""
         template = text if "{" in text else "{" + text + "}"
@@ -69,7 +72,7 @@ class JSONPath:
             closing = template.find("}", opening)
             if closing < 0:
                 raise JSONPathError(f"{text}: unclosed {{")
-            parts.append(_expression(template[opening + 1 : closing].strip(), text))
+            parts.append(_expression(template[opening + 1 : closing].strip(), text, linear))
             position = closing + 1
         return cls(text, tuple(parts))
 
@@ -97,7 +100,7 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _expression(text: str, whole: str) -> tuple[Selector, ...]:
+def _expression(text: str, whole: str, linear: bool) -> tuple[Selector, ...]:
     if text.startswith('"'):
         try:
             literal = json.loads(text)
@@ -111,12 +114,14 @@ def _expression(text: str, whole: str) -> tuple[Selector, ...]:
         match = TOKEN.match(text, position)
         if not match:
             raise JSONPathError(f"{whole}: cannot read {text[position:]!r}")
-        selectors.append(_selector(match, whole))
+        if linear and (match["descent"] or "," in (match["keys"] or match["indices"] or "")):
+            raise JSONPathError(f"{whole}: {match[0]} is not supported here")
+        selectors.append(_selector(match, whole, linear))
         position = match.end()
     return tuple(selectors)
 
 
-def _selector(match: re.Match[str], whole: str) -> Selector:
+def _selector(match: re.Match[str], whole: str, linear: bool) -> Selector:
     group = match.lastgroup
     value = match.group(group) if group else ""
     match group:
@@ -137,7 +142,7 @@ def _selector(match: re.Match[str], whole: str) -> Selector:
             bounds = [int(part) if part else None for part in value.split(":")]
             return lambda data: iter(data[slice(*bounds)] if isinstance(data, list) else [])
         case _:
-            return _filter(value, whole)
+            return _filter(value, whole, linear)
 
 
 def _walk(selectors: Iterable[Selector], values: list[Any]) -> list[Any]:
@@ -179,11 +184,11 @@ def _union(selectors: list[Selector]) -> Selector:
     return lambda data: (value for selector in selectors for value in selector(data))
 
 
-def _filter(text: str, whole: str) -> Selector:
+def _filter(text: str, whole: str, linear: bool) -> Selector:
     match = FILTER.match(text)
     if not match:
         raise JSONPathError(f"{whole}: cannot read the filter {text!r}")
-    left = _expression(match["left"].strip(), whole)
+    left = _expression(match["left"].strip(), whole, linear)
     compare = OPERATORS[match["op"]] if match["op"] else None
     right = _literal(match["right"], whole) if match["right"] else None
 
