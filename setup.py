@@ -1,4 +1,5 @@
-"""pip install . gives the same command line as ./kubewire; Debian's packages are listed in debian-packages.txt."""
+"""pip install . gives the same command line as ./kubewire; Debian's packages are listed in
+debian-packages.txt."""
 
 from pathlib import Path
 
@@ -21,9 +22,12 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    # Everything is imported below one name. In a checkout the link src/kubewire stands for this mapping.
+    # Everything is imported below one name. In a checkout the link src/kubewire stands for this
+    # mapping.
     package_dir={"kubewire": "."},
-    packages=[f"kubewire.{name}" for name in find_packages(include=[f"{folder}*" for folder in FOLDERS])],
+    packages=[
+        f"kubewire.{name}" for name in find_packages(include=[f"{folder}*" for folder in FOLDERS])
+    ],
     include_package_data=True,
     package_data={
         "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],

@@ -56,7 +56,9 @@ def main() -> None:
         raise SystemExit("Debian's bird2, frr and gobgpd cannot be downloaded")
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     for kind in (routers.Bird, routers.Frr, routers.GoBgp):
-        rows = [isolated(lambda kind=kind: asyncio.run(one_run(kind)), timeout=90) for _ in range(runs)]
+        rows = [
+            isolated(lambda kind=kind: asyncio.run(one_run(kind)), timeout=90) for _ in range(runs)
+        ]
         for name in rows[0]:
             if name != "settle":
                 values = sorted(row[name] for row in rows)

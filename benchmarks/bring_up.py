@@ -58,7 +58,9 @@ def one_run(name: str, figures: dict[str, list[float]]) -> None:
             with stopwatch(figures["up"]):
                 kubewire("up", "--name", name)
             kubewire("kubectl", "--name", name, "apply", "-f", manifest.name)
-            while not kubewire("kubectl", "--name", name, "logs", "client", check=False).stdout.strip():
+            while not kubewire(
+                "kubectl", "--name", name, "logs", "client", check=False
+            ).stdout.strip():
                 if time.monotonic() - began > 60:
                     raise SystemExit("no answer from the Service within 60 s")
             figures["answer"].append(time.monotonic() - began)

@@ -146,7 +146,9 @@ def bare() -> tuple[float, float, float]:
             "-c",
             BARE + script,
         ]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
 
     stream = median(gigabits(run(_STREAM)) for _ in range(STREAMS))
     latency, processor = round_trip(

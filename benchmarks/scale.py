@@ -36,7 +36,9 @@ spec:
 
 
 def pods(name: str) -> list[dict[str, object]]:
-    listed = kubewire("kubectl", "--name", name, "get", "pods", "-l", "app=many", "-o", "json").stdout
+    listed = kubewire(
+        "kubectl", "--name", name, "get", "pods", "-l", "app=many", "-o", "json"
+    ).stdout
     items: list[dict[str, object]] = json.loads(listed)["items"]
     return items
 
@@ -82,7 +84,9 @@ def one_run(name: str, nodes: int, count: int, figures: dict[str, list[float]]) 
 
 
 def main(nodes: int, count: int, runs: int) -> None:
-    figures: dict[str, list[float]] = {name: [] for name in ("up", "ready", "reachable", "answered", "memory", "down")}
+    figures: dict[str, list[float]] = {
+        name: [] for name in ("up", "ready", "reachable", "answered", "memory", "down")
+    }
     for number in range(runs):
         one_run(f"perf-scale-{number}", nodes, count, figures)
         print({name: round(values[-1], 2) for name, values in figures.items()}, file=sys.stderr)

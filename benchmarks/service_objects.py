@@ -39,11 +39,17 @@ def pods_of(service: int, endpoints: int) -> list[str]:
 
 
 def state(services: int, endpoints: int) -> State:
-    names = {ServicePortName("ns", f"svc-{number}", "http"): number for number in range(FIRST, FIRST + services)}
+    names = {
+        ServicePortName("ns", f"svc-{number}", "http"): number
+        for number in range(FIRST, FIRST + services)
+    }
     return State(
         {name: ServicePort(cluster_ip(number), 80, "tcp") for name, number in names.items()},
         {
-            name: tuple(Endpoint(ip, 8080, f"node{place % 50}") for place, ip in enumerate(pods_of(number, endpoints)))
+            name: tuple(
+                Endpoint(ip, 8080, f"node{place % 50}")
+                for place, ip in enumerate(pods_of(number, endpoints))
+            )
             for name, number in names.items()
         },
         NODE,
@@ -58,7 +64,9 @@ def slice_of(number: int, addresses: list[str]) -> dict[str, Any]:
             "labels": {"kubernetes.io/service-name": f"svc-{number}"},
         },
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
+        "endpoints": [
+            {"addresses": [address], "conditions": {"ready": True}} for address in addresses
+        ],
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     }
 

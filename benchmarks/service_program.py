@@ -132,7 +132,9 @@ async def _program(
         process = _start(kubeconfig, mode, log)
         try:
             found.first = await events.seen(_of_last_service(mode, services), 120) - began
-            await asyncio.sleep(3)  # until the memory of the sync has been returned, as far as it is
+            await asyncio.sleep(
+                3
+            )  # until the memory of the sync has been returned, as far as it is
             found.memory, found.peak = _memory(process.pid, "VmRSS"), _memory(process.pid, "VmHWM")
             for turn in range(count):
                 number, address = FIRST + turn * 7 % services, changed_ip(turn)
@@ -247,7 +249,8 @@ async def _follow(
         events = [_events_in(name) for name in names]
         last = _of_last_service(mode, services)
         processes = [
-            _start(api.kubeconfig, mode, folder / f"{name}.log", "ip", "netns", "exec", name) for name in names
+            _start(api.kubeconfig, mode, folder / f"{name}.log", "ip", "netns", "exec", name)
+            for name in names
         ]
         try:
             await asyncio.gather(*(one.seen(last, 200) for one in events))

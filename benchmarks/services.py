@@ -138,7 +138,9 @@ def bare_tool(mode: str, services: int, endpoints: int) -> float:
 
 
 def print_sync(mode: str, services: int, endpoints: int) -> None:
-    ours: list[Synced] = [isolated(synced, mode, services, endpoints, timeout=600) for _ in range(RUNS)]
+    ours: list[Synced] = [
+        isolated(synced, mode, services, endpoints, timeout=600) for _ in range(RUNS)
+    ]
     bare = [isolated(bare_tool, mode, services, endpoints, timeout=600)]
     while len(bare) < RUNS and bare[0] < LONG:
         bare.append(isolated(bare_tool, mode, services, endpoints, timeout=600))

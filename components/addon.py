@@ -198,7 +198,9 @@ class AddOn(Generic[Mode]):
         """The backend of that name with the given settings. Raises KeyError if the add-on does not
         have it."""
         by_name = {one.name: one for one in self.backends}
-        settings = {setting.name: given.get(setting.name, setting.default) for setting in self.settings}
+        settings = {
+            setting.name: given.get(setting.name, setting.default) for setting in self.settings
+        }
         return Choice(by_name[backend], settings)
 
 

@@ -420,7 +420,12 @@ def _up(options: argparse.Namespace) -> int:
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
-    for warning in (*spec.opened(), *spec.ineffective(), *spec.wanted_overlaps(), *spec.unreachable()):
+    for warning in (
+        *spec.opened(),
+        *spec.ineffective(),
+        *spec.wanted_overlaps(),
+        *spec.unreachable(),
+    ):
         print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()

@@ -79,7 +79,8 @@ class RunningLab:
         found = [
             process
             for process in self._runtime().list(labels)
-            if process.running and process.labels.get("io.kubernetes.container.name", "POD") != "POD"
+            if process.running
+            and process.labels.get("io.kubernetes.container.name", "POD") != "POD"
         ]
         if not found:
             raise LookupError(f"lab {self.name} has no running container for {target!r}")
@@ -169,7 +170,8 @@ class RunningProgram:
             for _, write_end in pipes.values():
                 os.close(write_end)
         self._readers = [
-            threading.Thread(target=self._read, args=(name, ends[0]), daemon=True) for name, ends in pipes.items()
+            threading.Thread(target=self._read, args=(name, ends[0]), daemon=True)
+            for name, ends in pipes.items()
         ]
         for reader in self._readers:
             reader.start()

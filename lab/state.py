@@ -352,7 +352,9 @@ class StateDirectory:
         try:
             _remove_tree(self.path)
         except OSError as error:
-            raise LabError(f"cannot remove the state directory {self.path}: {error}; remove it by hand") from error
+            raise LabError(
+                f"cannot remove the state directory {self.path}: {error}; remove it by hand"
+            ) from error
 
 
 def _remove_tree(top: Path) -> None:

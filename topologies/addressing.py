@@ -1,9 +1,9 @@
 """From a description to a plan: chooses the addresses and routes that the description leaves out.
 
-A segment is what an Ethernet frame reaches without a router: switches that are linked to each other,
-or one cable. All interfaces of a segment share a subnet. A segment on which no interface has an
-address gets a part of the node range; parts are equal, in the order in which the hosts mention the
-segments. Inside it routers come first, so that a gateway has the lowest address.
+A segment is what an Ethernet frame reaches without a router: switches that are linked to each
+other, or one cable. All interfaces of a segment share a subnet. A segment on which no interface has
+an address gets a part of the node range; parts are equal, in the order in which the hosts mention
+the segments. Inside it routers come first, so that a gateway has the lowest address.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ class _Segment:
 
 
 def planned(
-    description: Description, nodes: str, name: str = "free", link: Link = PLAIN, *, static: bool = True
+    description: Description,
+    nodes: str,
+    name: str = "free",
+    link: Link = PLAIN,
+    *,
+    static: bool = True,
 ) -> TopologyPlan:
     """The plan of a description that has no problems().
 
@@ -40,15 +45,25 @@ def planned(
     segments = _segments(description)
     whole = _addressed(description, segments, ranges(nodes))
     machines = _machines(whole, link)
-    adjacent = {member: number for number, segment in enumerate(segments) for member in segment.members}
+    adjacent = {
+        member: number for number, segment in enumerate(segments) for member in segment.members
+    }
     found = []
     for machine, (_, host) in zip(machines, whole.hosts, strict=True):
         own = host.routes
         if own is None:
-            own = routes.computed(machine, machines, adjacent) if static or machine.role != "router" else ()
+            own = (
+                routes.computed(machine, machines, adjacent)
+                if static or machine.role != "router"
+                else ()
+            )
         found.append(replace(machine, routes=own))
-    trunks = tuple(Trunk(one, other, of.link.over(link)) for one, of in whole.switches for other in of.to)
-    return TopologyPlan(name, tuple(found), tuple(one for one, _ in whole.switches), trunks, _has_loop(trunks))
+    trunks = tuple(
+        Trunk(one, other, of.link.over(link)) for one, of in whole.switches for other in of.to
+    )
+    return TopologyPlan(
+        name, tuple(found), tuple(one for one, _ in whole.switches), trunks, _has_loop(trunks)
+    )
 
 
 def _segments(description: Description) -> list[_Segment]:
@@ -89,12 +104,18 @@ def _has_loop(trunks: Sequence[Trunk]) -> bool:
     return False
 
 
-def _addressed(description: Description, segments: Sequence[_Segment], nodes: Sequence[Range]) -> Description:
+def _addressed(
+    description: Description, segments: Sequence[_Segment], nodes: Sequence[Range]
+) -> Description:
     """The description with an address of each interface."""
     hosts = dict(description.hosts)
-    given = {(name, own): port.addresses for name, host in hosts.items() for own, port in host.interfaces}
+    given = {
+        (name, own): port.addresses for name, host in hosts.items() for own, port in host.interfaces
+    }
     taken = {address.partition("/")[0] for addresses in given.values() for address in addresses}
-    without = [segment for segment in segments if not any(given[member] for member in segment.members)]
+    without = [
+        segment for segment in segments if not any(given[member] for member in segment.members)
+    ]
     parts = iter(_parts(nodes, len(without)))
     for segment in segments:
         explicit = [address for member in segment.members for address in given[member]]
@@ -105,10 +126,14 @@ def _addressed(description: Description, segments: Sequence[_Segment], nodes: Se
             given[member] = tuple(_free(subnet, taken, ":".join(member)) for subnet in subnets)
 
     def addressed(name: str, host: Host) -> Host:
-        interfaces = tuple((own, replace(port, addresses=given[name, own])) for own, port in host.interfaces)
+        interfaces = tuple(
+            (own, replace(port, addresses=given[name, own])) for own, port in host.interfaces
+        )
         return replace(host, interfaces=interfaces)
 
-    return replace(description, hosts=tuple((name, addressed(name, host)) for name, host in hosts.items()))
+    return replace(
+        description, hosts=tuple((name, addressed(name, host)) for name, host in hosts.items())
+    )
 
 
 def _parts(nodes: Sequence[Range], number: int) -> list[tuple[Range, ...]]:

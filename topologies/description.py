@@ -1,7 +1,7 @@
 """A topology as a user describes it: hosts, their interfaces, and switches.
 
-It has the form of the key `topology` of a lab file. Addresses and routes may be left out; planning.py
-then chooses them. Everything here is data, and problems() says what cannot be built.
+It has the form of the key `topology` of a lab file. Addresses and routes may be left out;
+planning.py then chooses them. Everything here is data, and problems() says what cannot be built.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _LABEL = 63
 class Link:
     """The properties of a link. Both directions have them.
 
-    bandwidth: Mbit/s. delay: how long a packet takes, such as "10ms". loss: the percentage of packets
-    that are lost. mtu: the size in bytes of the largest IP packet. None and "": as the machine has it.
+    bandwidth: Mbit/s. delay: how long a packet takes, such as "10ms". loss: the percentage of
+    packets that are lost. mtu: the size in bytes of the largest IP packet. None and "": as the
+    machine has it.
     """
 
     bandwidth: float | None = None
@@ -118,7 +119,9 @@ class Description:
     def ordered(self) -> Description:
         """With the control plane first, then the other nodes, then the rest."""
         rank = {"control-plane": 0, "worker": 1}
-        return Description(tuple(sorted(self.hosts, key=lambda item: rank.get(item[1].role, 2))), self.switches)
+        return Description(
+            tuple(sorted(self.hosts, key=lambda item: rank.get(item[1].role, 2))), self.switches
+        )
 
 
 def parse(hosts: Mapping[str, Any], switches: Mapping[str, Any]) -> Description:
@@ -148,7 +151,10 @@ def _switch(data: Mapping[str, Any]) -> Switch:
 def as_dict(description: Description) -> dict[str, Any]:
     """The mappings of a lab file, without what is left at its default."""
     hosts = {name: _host_dict(host) for name, host in description.hosts}
-    return {"hosts": hosts, "switches": {name: _switch_dict(switch) for name, switch in description.switches}}
+    return {
+        "hosts": hosts,
+        "switches": {name: _switch_dict(switch) for name, switch in description.switches},
+    }
 
 
 def _host_dict(host: Host) -> dict[str, Any]:
@@ -211,23 +217,43 @@ def _interface(
     hosts: Mapping[str, Host], switches: Mapping[str, Switch], host: str, interface: str, port: Port
 ) -> Iterator[tuple[Where, str]]:
     where: Where = ("hosts", host, "interfaces", interface)
-    if interface == "lo" or not re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9_.]*", interface) or len(interface) > _DEVICE:
-        yield where, f"is not the name of a network interface, such as eth0 ({_DEVICE} letters at most)"
+    if (
+        interface == "lo"
+        or not re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9_.]*", interface)
+        or len(interface) > _DEVICE
+    ):
+        yield (
+            where,
+            f"is not the name of a network interface, such as eth0 ({_DEVICE} letters at most)",
+        )
     to = (*where, "to")
     if ":" in port.to:
         yield from _cable(hosts, to, f"{host}:{interface}", port.to)
     elif port.to not in switches:
-        known = [*switches, *(f"{name}:{own}" for name, other in hosts.items() for own, _ in other.interfaces)]
-        hint = " (a cable to a host is HOST:INTERFACE)" if port.to in hosts else _nearest(port.to, known)
+        known = [
+            *switches,
+            *(f"{name}:{own}" for name, other in hosts.items() for own, _ in other.interfaces),
+        ]
+        hint = (
+            " (a cable to a host is HOST:INTERFACE)"
+            if port.to in hosts
+            else _nearest(port.to, known)
+        )
         yield to, f"there is no switch {port.to}{hint}; there are {', '.join(switches) or 'none'}"
     for number, address in enumerate(port.addresses):
         try:
             parsed = _parsed(address)
         except ValueError as error:
-            yield (*where, "addresses", number), f"{error}; write it with its prefix length, such as 172.18.0.2/16"
+            yield (
+                (*where, "addresses", number),
+                f"{error}; write it with its prefix length, such as 172.18.0.2/16",
+            )
             continue
         if parsed.network.num_addresses > 2 and parsed.ip == parsed.network.network_address:
-            yield (*where, "addresses", number), f"{address} is its network's own address; take one of its hosts'"
+            yield (
+                (*where, "addresses", number),
+                f"{address} is its network's own address; take one of its hosts'",
+            )
 
 
 def _parsed(address: str) -> Address:
@@ -236,7 +262,9 @@ def _parsed(address: str) -> Address:
     return ipaddress.ip_interface(address)
 
 
-def _cable(hosts: Mapping[str, Host], where: Where, own: str, to: str) -> Iterator[tuple[Where, str]]:
+def _cable(
+    hosts: Mapping[str, Host], where: Where, own: str, to: str
+) -> Iterator[tuple[Where, str]]:
     name, _, interface = to.partition(":")
     if to == own:
         yield where, "leads to itself"
@@ -254,7 +282,9 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def _uplinks(switches: Mapping[str, Switch], name: str, switch: Switch) -> Iterator[tuple[Where, str]]:
+def _uplinks(
+    switches: Mapping[str, Switch], name: str, switch: Switch
+) -> Iterator[tuple[Where, str]]:
     for number, other in enumerate(switch.to):
         where: Where = ("switches", name, "to", number)
         if other not in switches:
@@ -281,7 +311,10 @@ def _routes(where: Where, host: Host) -> Iterator[tuple[Where, str]]:
         try:
             gateway = ipaddress.ip_address(via)
         except ValueError:
-            yield at, f"{via} is neither an address nor an interface of this host ({', '.join(own)})"
+            yield (
+                at,
+                f"{via} is neither an address nor an interface of this host ({', '.join(own)})",
+            )
             continue
         networks = [network for port in own.values() for network in _networks(port.addresses)]
         # Addresses that are left out are chosen later.

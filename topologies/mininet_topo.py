@@ -1,9 +1,9 @@
 """A Mininet Topo as a description.
 
-Mininet's hosts with one link become nodes, the first of them the control plane; those with more links
-become routers. A Topo can say otherwise: addHost(name, role="outside"), and also zone and asn. Of the
-parameters that Mininet knows, ip, defaultRoute, bw, delay, loss and the names of interfaces count; an
-interface without a name is ethN, where N is Mininet's port number.
+Mininet's hosts with one link become nodes, the first of them the control plane; those with more
+links become routers. A Topo can say otherwise: addHost(name, role="outside"), and also zone and
+asn. Of the parameters that Mininet knows, ip, defaultRoute, bw, delay, loss and the names of
+interfaces count; an interface without a name is ethN, where N is Mininet's port number.
 """
 
 from __future__ import annotations
@@ -32,8 +32,14 @@ def instance(scope: Mapping[str, Any], text: str) -> Topo:
     TopoError, and whatever the class raises.
     """
     name, args, kwargs = splitArgs(text)
-    topos = {key: value for key, value in scope.items() if isinstance(value, type) and issubclass(value, Topo)}
-    topos = {key: value for key, value in topos.items() if value is not Topo} | dict(scope.get("topos") or {})
+    topos = {
+        key: value
+        for key, value in scope.items()
+        if isinstance(value, type) and issubclass(value, Topo)
+    }
+    topos = {key: value for key, value in topos.items() if value is not Topo} | dict(
+        scope.get("topos") or {}
+    )
     if name not in topos:
         known = f"the file has {', '.join(sorted(topos))}" if topos else "the file has none"
         raise TopoError(f"there is no Topo {name}; {known}")
@@ -64,7 +70,9 @@ def mapping(topo: Topo) -> dict[str, Any]:
     if not any(host["role"] == "control-plane" for host in hosts.values()):
         first = next((host for host in hosts.values() if host["role"] == "worker"), None)
         if first is None:
-            raise TopoError("it has no host with one link, so no node; give one role='control-plane'")
+            raise TopoError(
+                "it has no host with one link, so no node; give one role='control-plane'"
+            )
         first["role"] = "control-plane"
     return {"hosts": hosts, "switches": switches}
 
@@ -72,7 +80,11 @@ def mapping(topo: Topo) -> dict[str, Any]:
 def _end(name: str, info: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
     """Host or switch, interface, and parameters of one end."""
     number = 1 if info["node1"] == name else 2
-    return name, info.get(f"intfName{number}") or f"eth{info[f'port{number}']}", info.get(f"params{number}") or {}
+    return (
+        name,
+        info.get(f"intfName{number}") or f"eth{info[f'port{number}']}",
+        info.get(f"params{number}") or {},
+    )
 
 
 def _shape(link: str, info: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -80,20 +92,28 @@ def _shape(link: str, info: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if key in _LINK and value is not None:
             yield _LINK[key], value
         elif key not in _LINK and key not in _IGNORED and not key.startswith(_NAMES):
-            raise TopoError(f"link {link}: {key} is not possible here; a link has {', '.join(_LINK)}")
+            raise TopoError(
+                f"link {link}: {key} is not possible here; a link has {', '.join(_LINK)}"
+            )
 
 
-def _join(switches: dict[str, dict[str, Any]], one: str, other: str, shaped: Mapping[str, Any]) -> None:
+def _join(
+    switches: dict[str, dict[str, Any]], one: str, other: str, shaped: Mapping[str, Any]
+) -> None:
     """A switch's links have the same properties; the other end may hold one that differs."""
     for first, second in ((one, other), (other, one)):
         own = {key: value for key, value in switches[first].items() if key != "to"}
         if "to" not in switches[first] or own == shaped:
             switches[first] |= {"to": [*switches[first].get("to", ()), second], **shaped}
             return
-    raise TopoError(f"links {one}-{other}: the links of a switch to others differ more than a lab file can say")
+    raise TopoError(
+        f"links {one}-{other}: the links of a switch to others differ more than a lab file can say"
+    )
 
 
-def _host(name: str, info: Mapping[str, Any], interfaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _host(
+    name: str, info: Mapping[str, Any], interfaces: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     role = info.get("role") or ("router" if len(interfaces) > 1 else "worker")
     host: dict[str, Any] = {"role": role, "interfaces": interfaces}
     host |= {key: info[key] for key in ("zone", "asn") if info.get(key)}

@@ -72,7 +72,9 @@ class _EndingShell(Node):  # type: ignore[misc]
         process = super()._popen(cmd, **params)
         if self.slave is not None and params.get("stdin") == self.slave:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(null, self.slave, inheritable=False)  # not closed, because Node.cleanup() closes it
+            os.dup2(
+                null, self.slave, inheritable=False
+            )  # not closed, because Node.cleanup() closes it
             os.close(null)
         return process
 
@@ -81,7 +83,9 @@ class _EndingShell(Node):  # type: ignore[misc]
         try:
             yield
         except OSError as error:
-            if error.errno != errno.EIO:  # a terminal's master returns EIO when its other end is closed
+            if (
+                error.errno != errno.EIO
+            ):  # a terminal's master returns EIO when its other end is closed
                 raise
             command = self.lastCmd or shlex.join(self.shell.args)
             output = f"{self._heard.strip()}\nits shell ended with exit code {self.shell.wait()}"
@@ -113,21 +117,30 @@ def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str
     """fstab(5): a tmpfs on each directory, then binds of the shared paths, held open as descriptors
     60, 61, ..."""
     modes = {"/tmp": "1777"}
-    lines = [f"node-private {path} tmpfs nodev,mode={modes.get(path, '755')} 0 0" for path in directories]
+    lines = [
+        f"node-private {path} tmpfs nodev,mode={modes.get(path, '755')} 0 0" for path in directories
+    ]
     for descriptor, path in enumerate(shared, start=60):
         lines.append(f"/proc/self/fd/{descriptor}/. {_escaped(path)} none bind,X-mount.mkdir 0 0")
     return lines
 
 
 def _escaped(path: str) -> str:
-    return "".join(f"\\{ord(character):03o}" if character in " \t\n\\" else character for character in path)
+    return "".join(
+        f"\\{ord(character):03o}" if character in " \t\n\\" else character for character in path
+    )
 
 
 class MachineHost(_EndingShell, Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan by two shell commands instead of a dozen."""
 
     def __init__(
-        self, name: str, machine: Machine, shared: Sequence[str] = (), directories: Sequence[str] = (), **params: Any
+        self,
+        name: str,
+        machine: Machine,
+        shared: Sequence[str] = (),
+        directories: Sequence[str] = (),
+        **params: Any,
     ) -> None:
         self.machine = machine
         self._shared = tuple(shared)
@@ -138,7 +151,10 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         """Runs one mount(8) with a table of all directories, instead of two programs for each."""
         # Shared paths below the new mounts (the lab's state directory) are kept open while they are
         # covered.
-        held = [(descriptor, shlex.quote(path)) for descriptor, path in enumerate(self._shared, start=60)]
+        held = [
+            (descriptor, shlex.quote(path))
+            for descriptor, path in enumerate(self._shared, start=60)
+        ]
         hold = "".join(f"exec {descriptor}<{path}; " for descriptor, path in held)
         release = "".join(f"exec {descriptor}<&-; " for descriptor, _ in held)
         # mount(8) accepts only a regular file as its table.
@@ -171,11 +187,16 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
 
     @property
     def _has_ipv6(self) -> bool:
-        return any(":" in address for interface in self.machine.interfaces for address in interface.addresses)
+        return any(
+            ":" in address
+            for interface in self.machine.interfaces
+            for address in interface.addresses
+        )
 
     def _set(self, sysctls: Mapping[str, str]) -> None:
         writes = [
-            f"for f in /proc/sys/{key}; do [ ! -e $f ] || echo {value} >$f; done" for key, value in sysctls.items()
+            f"for f in /proc/sys/{key}; do [ ! -e $f ] || echo {value} >$f; done"
+            for key, value in sysctls.items()
         ]
         if writes:
             self.run("; ".join(writes))
@@ -262,11 +283,16 @@ class PlanTopo(Topo):  # type: ignore[misc]
             for interface in machine.interfaces:
                 if interface.switch:
                     names = {"intfName1": interface.name, "intfName2": interface.port}
-                    self.addLink(machine.name, interface.switch, **names, **_options(interface.link))
+                    self.addLink(
+                        machine.name, interface.switch, **names, **_options(interface.link)
+                    )
         for hosts, ends, link in _cables(plan):
             self.addLink(*hosts, intfName1=ends[0], intfName2=ends[1], **_options(link))
         for number, trunk in enumerate(plan.trunks):
-            ports = {"intfName1": _trunk_port(trunk, number, 0), "intfName2": _trunk_port(trunk, number, 1)}
+            ports = {
+                "intfName1": _trunk_port(trunk, number, 0),
+                "intfName2": _trunk_port(trunk, number, 1),
+            }
             self.addLink(trunk.first, trunk.second, **ports, **_options(trunk.link))
 
 

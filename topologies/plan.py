@@ -106,8 +106,8 @@ class Trunk:
 class TopologyPlan:
     """The machines and switches of a topology. name: that of its shape, or "free".
 
-    The control plane is the first machine, and the workers follow. spanning_tree: whether the trunks
-    form a loop, in which frames would circle for ever without IEEE 802.1D's spanning tree.
+    The control plane is the first machine, and the workers follow. spanning_tree: whether the
+    trunks form a loop, in which frames would circle for ever without IEEE 802.1D's spanning tree.
     """
 
     name: str
@@ -120,7 +120,9 @@ class TopologyPlan:
         """Raises KeyError with the names that exist."""
         found = self.find(name)
         if found is None:
-            raise KeyError(f"no host {name!r}; there are {', '.join(m.name for m in self.machines)}")
+            raise KeyError(
+                f"no host {name!r}; there are {', '.join(m.name for m in self.machines)}"
+            )
         return found
 
     def find(self, name: str) -> Machine | None:

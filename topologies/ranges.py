@@ -31,7 +31,8 @@ _MASK_DISTANCE = 16
 _SERVICE_BITS = 20
 
 _TRANSLATED_FIRST = (
-    "a ClusterIP is translated before routing, so a {} with such an address cannot be reached from there"
+    "a ClusterIP is translated before routing, "
+    "so a {} with such an address cannot be reached from there"
 )
 _CONSEQUENCES = {
     (
@@ -47,7 +48,10 @@ _CONSEQUENCES = {
     ): "nodes send packets for a machine there to the pod network, and machines there send packets for a pod to "
     "each other",
     (SERVICES, ""): _TRANSLATED_FIRST.format("machine"),
-    (NODES, ""): "nodes treat a machine there as a neighbour and resolve its address on their own link",
+    (
+        NODES,
+        "",
+    ): "nodes treat a machine there as a neighbour and resolve its address on their own link",
     ("", ""): "which of the two answers depends on the sender's location",
 }
 
@@ -196,7 +200,9 @@ class AddressPlan:
 
     def _families(self) -> Iterator[str]:
         for name, networks in self.named.items():
-            if name not in self.others and len({network.version for network in networks}) < len(networks):
+            if name not in self.others and len({network.version for network in networks}) < len(
+                networks
+            ):
                 yield f"{name}: two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range"
         for name, networks, below, needed in (
             (PODS, self.pods, NODES, self.nodes),

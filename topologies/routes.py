@@ -1,10 +1,10 @@
 """The routes that a host gets if its description gives none, and what becomes of a packet.
 
 computed() finds the shortest way, counted in routers, to every subnet of the topology. Equally long
-ways are decided by the order of the routers. If all ways of a family begin with the same gateway, one
-default route stands for them. A node without any gateway gets a default route onto its first link: a
-ClusterIP has no subnet, and the kernel refuses to send before kube-proxy's rules can translate the
-address if no route leads there (`Network is unreachable`).
+ways are decided by the order of the routers. If all ways of a family begin with the same gateway,
+one default route stands for them. A node without any gateway gets a default route onto its first
+link: a ClusterIP has no subnet, and the kernel refuses to send before kube-proxy's rules can
+translate the address if no route leads there (`Network is unreachable`).
 
 problem() follows a packet through a plan by the longest matching prefix, as the kernel does. Only
 routers forward it.
@@ -23,7 +23,9 @@ from kubewire.topologies.ranges import Range
 Adjacent = Mapping[tuple[str, str], int]
 
 
-def computed(machine: Machine, machines: Sequence[Machine], adjacent: Adjacent) -> tuple[tuple[str, str], ...]:
+def computed(
+    machine: Machine, machines: Sequence[Machine], adjacent: Adjacent
+) -> tuple[tuple[str, str], ...]:
     """(destination, gateway or interface) of one machine."""
     found: list[tuple[str, str]] = []
     for version in (4, 6):
@@ -51,7 +53,9 @@ def _networks(machine: Machine, version: int) -> Iterator[tuple[Interface, Range
                 yield interface, network
 
 
-def _gateways(machine: Machine, machines: Sequence[Machine], adjacent: Adjacent, version: int) -> dict[Range, str]:
+def _gateways(
+    machine: Machine, machines: Sequence[Machine], adjacent: Adjacent, version: int
+) -> dict[Range, str]:
     """Subnet -> the first gateway on the shortest way there, breadth first."""
     found: dict[Range, str] = {}
     seen = {machine.name}
@@ -79,14 +83,23 @@ def _neighbours(
             for theirs, their_network in _networks(other, version):
                 if adjacent[other.name, theirs.name] != segment:
                     continue
-                (address,) = [one for one in theirs.addresses if ipaddress.ip_interface(one).network == their_network]
+                (address,) = [
+                    one
+                    for one in theirs.addresses
+                    if ipaddress.ip_interface(one).network == their_network
+                ]
                 if ipaddress.ip_interface(address).ip in network:
                     yield other, bare(address)
 
 
 def problem(machines: Sequence[Machine], source: Machine, address: str) -> str:
     """Why a packet from source does not arrive at an address of another machine, "" if it does."""
-    owners = {bare(one): machine for machine in machines for i in machine.interfaces for one in i.addresses}
+    owners = {
+        bare(one): machine
+        for machine in machines
+        for i in machine.interfaces
+        for one in i.addresses
+    }
     wanted = ipaddress.ip_address(address)
     here = source
     for _ in machines:
@@ -104,7 +117,9 @@ def problem(machines: Sequence[Machine], source: Machine, address: str) -> str:
     return f"its routes form a loop through {here.name}"
 
 
-def _next_hop(machine: Machine, target: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+def _next_hop(
+    machine: Machine, target: ipaddress.IPv4Address | ipaddress.IPv6Address
+) -> str | None:
     """The gateway of the longest matching route, "" on the link, None without a route."""
     best: tuple[int, str] | None = None
     for _, network in _networks(machine, target.version):
@@ -113,11 +128,17 @@ def _next_hop(machine: Machine, target: ipaddress.IPv4Address | ipaddress.IPv6Ad
     names = {interface.name for interface in machine.interfaces}
     for destination, via in machine.routes:
         network = _destination(destination, via)
-        if network.version == target.version and target in network and (best is None or network.prefixlen > best[0]):
+        if (
+            network.version == target.version
+            and target in network
+            and (best is None or network.prefixlen > best[0])
+        ):
             best = (network.prefixlen, "" if via in names else via)
     return None if best is None else best[1]
 
 
 def _destination(text: str, via: str) -> Range:
     """A default route is of its gateway's family, and of IPv4 if it leads to an interface."""
-    return ipaddress.ip_network(("::/0" if ":" in via else "0.0.0.0/0") if text == "default" else text)
+    return ipaddress.ip_network(
+        ("::/0" if ":" in via else "0.0.0.0/0") if text == "default" else text
+    )

@@ -59,7 +59,8 @@ def _outside(nodes: Sequence[Range]) -> tuple[tuple[str, ...], dict[str, Host]]:
     def addresses(number: str) -> tuple[str, ...]:
         # The same digits in both families: ::10 and ::53 are easier to recognize than ::a and ::35.
         return tuple(
-            f"{network[int(number, 16 if network.version == 6 else 10)]}/{network.prefixlen}" for network in networks
+            f"{network[int(number, 16 if network.version == 6 else 10)]}/{network.prefixlen}"
+            for network in networks
         )
 
     def machine(number: str) -> Host:
@@ -118,7 +119,10 @@ def two_racks(workers: int, nodes: str) -> Description:
         inside = pool.take()
         above = ends.take()
         below = ends.take()
-        ports = (("eth0", Port(f"rack-{number}", inside)), ("eth1", Port(f"uplink-{number}", below)))
+        ports = (
+            ("eth0", Port(f"rack-{number}", inside)),
+            ("eth1", Port(f"uplink-{number}", below)),
+        )
         routers[f"tor-{number}"] = Host("router", asn=FIRST_RACK_AS + number - 1, interfaces=ports)
         spine.append((f"eth{number}", Port(f"uplink-{number}", above)))
 
@@ -128,7 +132,8 @@ def two_racks(workers: int, nodes: str) -> Description:
     hosts = {
         "control-plane": node("control-plane", "rack-1"),
         **{
-            f"worker-{number}": node("worker", "rack-1" if number % 2 else "rack-2") for number in range(1, workers + 1)
+            f"worker-{number}": node("worker", "rack-1" if number % 2 else "rack-2")
+            for number in range(1, workers + 1)
         },
         **routers,
         "router": Host("router", asn=SPINE_AS, interfaces=tuple(spine)),
@@ -144,4 +149,7 @@ def _links(quarter: Range) -> list[Range]:
 
 
 #: The shapes a lab file can name: functions of the number of workers and the node range.
-SHAPES: Mapping[str, Callable[[int, str], Description]] = {"one-segment": one_segment, "two-racks": two_racks}
+SHAPES: Mapping[str, Callable[[int, str], Description]] = {
+    "one-segment": one_segment,
+    "two-racks": two_racks,
+}

@@ -49,7 +49,11 @@ def find(kernel: Kernel) -> cache.Built | None:
         built = cache.Built.load(folder)
         if built:
             _own(apt.require_own, folder)
-        if built and (built.recipe, built.probes) == (kernel.recipe(), probes()) and os.access(built.path, os.R_OK):
+        if (
+            built
+            and (built.recipe, built.probes) == (kernel.recipe(), probes())
+            and os.access(built.path, os.R_OK)
+        ):
             return None if refusal(kernel) else built
     return None
 
@@ -148,7 +152,11 @@ def _own(check: Callable[[Path], None], folder: Path) -> None:
 
 
 def _same(before: cache.Built, after: cache.Built) -> bool:
-    return (before.sha256, before.recipe, before.probes) == (after.sha256, after.recipe, after.probes)
+    return (before.sha256, before.recipe, before.probes) == (
+        after.sha256,
+        after.recipe,
+        after.probes,
+    )
 
 
 def probes() -> str:
@@ -156,7 +164,10 @@ def probes() -> str:
     a cache."""
     features = kernel_features.FEATURES.items()
     return cache.digest(
-        *(f"{name} {feature.command}".replace(str(sources.FOLDER), "") for name, feature in features),
+        *(
+            f"{name} {feature.command}".replace(str(sources.FOLDER), "")
+            for name, feature in features
+        ),
     )
 
 

@@ -34,7 +34,11 @@ def directory() -> Path:
 def directories() -> list[Path]:
     """The folders that are searched: the user's own, then root's unless $KUBEWIRE_VM_CACHE is
     set."""
-    return [directory()] if os.environ.get("KUBEWIRE_VM_CACHE") else list(dict.fromkeys([directory(), SYSTEM]))
+    return (
+        [directory()]
+        if os.environ.get("KUBEWIRE_VM_CACHE")
+        else list(dict.fromkeys([directory(), SYSTEM]))
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,10 @@ def cpu(text: str) -> list[str]:
     first, _, _ = text.partition("\n\n")
     fields = (line.partition(":") for line in first.splitlines())
     values = {name.strip(): value.strip() for name, _, value in fields}
-    return [values.get(name, "") for name in ("vendor_id", "cpu family", "model", "model name", "flags", "Features")]
+    return [
+        values.get(name, "")
+        for name in ("vendor_id", "cpu family", "model", "model name", "flags", "Features")
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -133,4 +140,8 @@ def digest(*parts: str) -> str:
 
 def size_of(folder: Path) -> int:
     """The size of all files below a folder, in bytes."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(
+        path.lstat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )

@@ -118,7 +118,9 @@ def _first(spec: Spec, launcher: int) -> None:
     parent."""
     try:
         _die_with(launcher)
-        ns.unshare(ns.CLONE_NEWNS)  # not in the launcher, which must be able to remove the folder at the end
+        ns.unshare(
+            ns.CLONE_NEWNS
+        )  # not in the launcher, which must be able to remove the folder at the end
         _files(spec)
         _drop_rights()
         _die_with(launcher)  # a change of the user clears the parent death signal

@@ -94,7 +94,9 @@ class Machine:
     def __enter__(self) -> Machine:
         base = run_directory()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(base):  # otherwise another process's sweep could remove the folder before it is locked
+        with _alone(
+            base
+        ):  # otherwise another process's sweep could remove the folder before it is locked
             sweep(base)
             self.folder = Path(tempfile.mkdtemp(prefix=f"{self.kernel.name}-", dir=base))
             self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -202,7 +204,9 @@ class Machine:
                 collect(job / "outputs" / str(number), path)
         return code
 
-    def run(self, job: Job, *, timeout: float | None = None, out: Sink = discard, err: Sink = discard) -> int:
+    def run(
+        self, job: Job, *, timeout: float | None = None, out: Sink = discard, err: Sink = discard
+    ) -> int:
         """submit() and wait(), in a resident machine."""
         return self.wait(self.submit(job), timeout=timeout, out=out, err=err)
 
@@ -239,7 +243,11 @@ class Machine:
         if why := console.why(lines):
             return Panicked("\n".join([f"the virtual machine's kernel gave up: {why}", *last]), why)
         cannot = self._process is not None and self._process.returncode == CANNOT_START
-        what = "the virtual machine could not be started" if cannot else "the virtual machine ended without an answer"
+        what = (
+            "the virtual machine could not be started"
+            if cannot
+            else "the virtual machine ended without an answer"
+        )
         return Ended("\n".join([what, *last]))
 
     def console(self) -> list[str]:

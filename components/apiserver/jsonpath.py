@@ -1,6 +1,6 @@
 """The JSONPath of additionalPrinterColumns and selectableFields
-(https://kubernetes.io/docs/reference/kubectl/jsonpath/): one path, of those whose work does not grow
-faster than the object.
+(https://kubernetes.io/docs/reference/kubectl/jsonpath/): one path, of those whose work does not
+grow faster than the object.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ them:
   current one. Optimistic concurrency is built on this
   (https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md#concurrency-control-and-consistency).
 - The changes after any revision can be read in order and without gaps, so that a watch continues
-  exactly where a list ended. History cannot be kept for ever: what is older than the window
-  answers 410 Expired, and the client lists again.
+  exactly where a list ended. History cannot be kept for ever: what is older than the window answers
+  410 Expired, and the client lists again.
 
 On disk the store is a log: one row for each write, whose primary key is the revision. The current
 state is the newest row of each key. Memory has the decoded objects, their encoded bytes and the
@@ -309,7 +309,9 @@ class Store:
             raise KeyExists(key)
         return self._write("ADDED", key, obj, None, too_many)
 
-    def _change(self, kind: EventType, key: Key, obj: KubeObject, expected: int, too_many: bool) -> Stored:
+    def _change(
+        self, kind: EventType, key: Key, obj: KubeObject, expected: int, too_many: bool
+    ) -> Stored:
         current = self.get(key)
         if current is None or current.revision != expected:
             raise RevisionMismatch(key)

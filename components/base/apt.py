@@ -39,7 +39,9 @@ class Untrusted(Exception):
     """Another user can change the files of a folder; the text names the folder and the remedy."""
 
 
-def unpack(packages: Sequence[str], root: Path, progress: Callable[[str], None] = lambda _: None) -> None:
+def unpack(
+    packages: Sequence[str], root: Path, progress: Callable[[str], None] = lambda _: None
+) -> None:
     """Downloads packages with apt and unpacks them below root, which is created. Raises Refused
     before anything is unpacked.
 

@@ -27,7 +27,9 @@ def termination() -> asyncio.Event:
     return asked
 
 
-async def until_asked(work: Coroutine[Any, Any, None], program: str, expected: tuple[type[Exception], ...]) -> int:
+async def until_asked(
+    work: Coroutine[Any, Any, None], program: str, expected: tuple[type[Exception], ...]
+) -> int:
     """Runs work, which ends only by cancellation or an error, until a signal. Returns the exit
     code.
 

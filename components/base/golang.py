@@ -154,7 +154,9 @@ def flag(parse: Callable[[str], T]) -> Callable[[str], T]:
         try:
             return parse(text)
         except ValueError as error:
-            from argparse import ArgumentTypeError  # most programs that read a duration do not need it
+            from argparse import (
+                ArgumentTypeError,
+            )  # most programs that read a duration do not need it
 
             raise ArgumentTypeError(str(error)) from error
 
@@ -165,7 +167,11 @@ def _quoted(text: str) -> str:
     """Quotes as package time does, which does not use strconv: all bytes but printable ASCII become
     numbers."""
     shown = [
-        f"\\{chr(byte)}" if byte in b'"\\' else chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+        f"\\{chr(byte)}"
+        if byte in b'"\\'
+        else chr(byte)
+        if 0x20 <= byte < 0x7F
+        else f"\\x{byte:02x}"
         for byte in text.encode("utf-8", "surrogateescape")
     ]
     return f'"{"".join(shown)}"'

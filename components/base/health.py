@@ -41,7 +41,9 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
     started = time.time()
     ok = dict.fromkeys(_OK, lambda: Page(b"ok"))
     try:
-        return await serve_pages({**ok, "/metrics": lambda: Page(metrics_text(started).encode())}, address, port, log)
+        return await serve_pages(
+            {**ok, "/metrics": lambda: Page(metrics_text(started).encode())}, address, port, log
+        )
     except OSError as error:
         log.warning("no health endpoint at %s:%d: %s", address, port, error)
         return None

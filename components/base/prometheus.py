@@ -73,7 +73,9 @@ class Histogram(_Metric):
 
     kind = "histogram"
 
-    def __init__(self, name: str, help_text: str, label_names: Labels, buckets: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, help_text: str, label_names: Labels, buckets: Sequence[float]
+    ) -> None:
         super().__init__(name, help_text, label_names)
         self.buckets = tuple(buckets)
         self._counts: dict[Labels, list[int]] = {}
@@ -114,7 +116,9 @@ class Registry:
     def gauge(self, name: str, help_text: str, *label_names: str) -> Gauge:
         return self._kept(Gauge(name, help_text, label_names))
 
-    def histogram(self, name: str, help_text: str, *label_names: str, buckets: Sequence[float]) -> Histogram:
+    def histogram(
+        self, name: str, help_text: str, *label_names: str, buckets: Sequence[float]
+    ) -> Histogram:
         return self._kept(Histogram(name, help_text, label_names, buckets))
 
     def _kept(self, metric: M) -> M:

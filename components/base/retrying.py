@@ -1,8 +1,8 @@
 """Attempts that are repeated: the delay between two of them grows up to a longest one.
 
 This is for one activity that goes on until it succeeds, such as a watch that breaks. Where many
-things wait at the same time, their queues compute when each of them is due: controllers/workqueue.py,
-scheduler/queue.py, kubelet/backoff.py.
+things wait at the same time, their queues compute when each of them is due:
+controllers/workqueue.py, scheduler/queue.py, kubelet/backoff.py.
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ class Loader(_Base):  # type: ignore[misc]
 
     yaml_implicit_resolvers = {
         first: [
-            (tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":int", ":float", ":value"))
+            (tag, pattern)
+            for tag, pattern in known
+            if not tag.endswith((":timestamp", ":int", ":float", ":value"))
         ]
         for first, known in _Base.yaml_implicit_resolvers.items()
     }

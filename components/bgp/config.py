@@ -32,7 +32,11 @@ class Rule:
             return False
         if self.ge is None and self.le is None:
             return prefix.prefixlen == self.prefix.prefixlen
-        return (self.ge or self.prefix.prefixlen) <= prefix.prefixlen <= (self.le or prefix.max_prefixlen)
+        return (
+            (self.ge or self.prefix.prefixlen)
+            <= prefix.prefixlen
+            <= (self.le or prefix.max_prefixlen)
+        )
 
 
 @dataclass(frozen=True)

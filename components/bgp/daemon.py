@@ -71,7 +71,11 @@ class Daemon:
             loop.call_soon_threadsafe(self._handle, event)
 
         left, _ = await fib.read(self._configuration.families)
-        self._awaited = {peer.address for peer in self._configuration.peers if peer.restart_time} if left else set()
+        self._awaited = (
+            {peer.address for peer in self._configuration.peers if peer.restart_time}
+            if left
+            else set()
+        )
         self._speaker = Speaker(self._configuration, report, restarting=bool(self._awaited))
         waiting = loop.call_later(_RESTART_WAIT_S, self._end_of_restart)
         server = await self._serve()
@@ -197,7 +201,9 @@ class Daemon:
 
     def _wanted(self, actual: fib.Table, around: fib.Surroundings) -> fib.Table:
         configuration = self._configuration
-        blackholes = [announcement.prefix for announcement in configuration.announce if announcement.blackhole]
+        blackholes = [
+            announcement.prefix for announcement in configuration.announce if announcement.blackhole
+        ]
         wanted = fib.table(
             rib.next_hops(self._selected()),
             blackholes,

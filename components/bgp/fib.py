@@ -44,7 +44,9 @@ class Surroundings:
     gateways: tuple[tuple[Prefix, str], ...] = ()
 
     def has(self, prefix: Prefix) -> bool:
-        return prefix in self.connected or any(prefix == destination for destination, _ in self.gateways)
+        return prefix in self.connected or any(
+            prefix == destination for destination, _ in self.gateways
+        )
 
     def is_connected(self, address: str) -> bool:
         return _longest(address, self.connected) is not None
@@ -84,7 +86,11 @@ def table(
 
 
 def _hop(address: str, rule: KernelRule | None, around: Surroundings) -> Hop:
-    if rule is not None and rule.tunnel and not (rule.cross_subnet and around.is_connected(address)):
+    if (
+        rule is not None
+        and rule.tunnel
+        and not (rule.cross_subnet and around.is_connected(address))
+    ):
         return Hop(address, rule.tunnel)
     return Hop(around.resolve(address))
 
@@ -113,8 +119,16 @@ def _parsed_hop(hop: Mapping[str, Any]) -> Hop:
 def parse_surroundings(entries: list[dict[str, Any]], version: int) -> Surroundings:
     """The routes in `ip -json route` of other protocols."""
     others = [entry for entry in entries if entry.get("protocol") != "bird" and "type" not in entry]
-    connected = [_destination(entry, version) for entry in others if "dev" in entry and "gateway" not in entry]
-    gateways = [(_destination(entry, version), str(entry["gateway"])) for entry in others if "gateway" in entry]
+    connected = [
+        _destination(entry, version)
+        for entry in others
+        if "dev" in entry and "gateway" not in entry
+    ]
+    gateways = [
+        (_destination(entry, version), str(entry["gateway"]))
+        for entry in others
+        if "gateway" in entry
+    ]
     return Surroundings(tuple(connected), tuple(gateways))
 
 
@@ -128,7 +142,9 @@ def _forwarding(table: Table) -> Forwarding:
         frozenset(
             Route(
                 str(prefix),
-                tuple(forwarding.Hop(hop.gateway, hop.device, onlink=bool(hop.device)) for hop in hops),
+                tuple(
+                    forwarding.Hop(hop.gateway, hop.device, onlink=bool(hop.device)) for hop in hops
+                ),
                 str(RTPROT_BIRD),
             )
             for prefix, hops in table.items()

@@ -20,7 +20,11 @@ def on_dead_links(entries: Sequence[dict[str, Any]], addresses: Sequence[str]) -
         for info in entry.get("addr_info", ())
         if "local" in info
     ]
-    return [address for address in addresses if any(ipaddress.ip_address(address) in network for network in dead)]
+    return [
+        address
+        for address in addresses
+        if any(ipaddress.ip_address(address) in network for network in dead)
+    ]
 
 
 async def unreachable(addresses: Sequence[str]) -> list[str]:

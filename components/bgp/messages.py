@@ -149,7 +149,9 @@ def _known_families(value: bytes) -> bytes:
     """RFC 4724, 3: a graceful restart capability, reduced to the families that sessions here can
     carry."""
     families = {value[at : at + 3]: value[at : at + 4] for at in range(2, len(value), 4)}
-    return value[:2] + b"".join(entry for key, entry in families.items() if struct.unpack("!HB", key) in _BITS)
+    return value[:2] + b"".join(
+        entry for key, entry in families.items() if struct.unpack("!HB", key) in _BITS
+    )
 
 
 def _items(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
@@ -410,13 +412,17 @@ def _written(read: _Read) -> Iterator[bytes]:
             )
     if read.withdraw:
         return
-    common = {kind: _attribute(flags, kind, value) for kind, (flags, value) in read.attributes.items()}
+    common = {
+        kind: _attribute(flags, kind, value) for kind, (flags, value) in read.attributes.items()
+    }
     if read.reachable:
         yield _update(common.values(), reachable=read.reachable)
     if read.mp_reachable and read.mp_reachable[2]:
         family, next_hop, prefixes = read.mp_reachable
         value = _family(family) + bytes([len(next_hop)]) + next_hop + b"\0" + b"".join(prefixes)
-        rest = [text for kind, text in common.items() if kind != NEXT_HOP]  # RFC 4760, 3: NEXT_HOP is ignored
+        rest = [
+            text for kind, text in common.items() if kind != NEXT_HOP
+        ]  # RFC 4760, 3: NEXT_HOP is ignored
         yield _update([_attribute(_OPTIONAL, MP_REACH_NLRI, value), *rest])
 
 

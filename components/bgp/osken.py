@@ -147,7 +147,9 @@ def family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[..., Any], **_: Any) -> socket.socket:
+def _connect_tcp(
+    self: Any, peer_addr: tuple[str, int], conn_handler: Callable[..., Any], **_: Any
+) -> socket.socket:
     """Replaces Activity._connect_tcp. Uses the peer's password and local address."""
     configuration = self._neigh_conf
     sock = socket.socket(family(peer_addr[0]), socket.SOCK_STREAM)
@@ -248,7 +250,10 @@ def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             self.is_constructing = False
         source = route.path.source
-        within = isinstance(source, peer.Peer) and source.remote_as == self.remote_as == self._core_service.asn
+        within = (
+            isinstance(source, peer.Peer)
+            and source.remote_as == self.remote_as == self._core_service.asn
+        )
         if within and not route.path.is_withdraw:
             osken_routes.reflect(update, route.path, self._common_conf.cluster_id)
         return update
@@ -355,7 +360,9 @@ _end_of_rib: list[Callable[[Any], None]] = []
 _notification: list[Callable[[Any], None]] = []
 
 
-def offer_restart(configuration: Any, seconds: int, version: int, restarting: Callable[[], bool]) -> None:
+def offer_restart(
+    configuration: Any, seconds: int, version: int, restarting: Callable[[], bool]
+) -> None:
     """Adds the graceful restart capability to OPENs to this neighbour. os-ken can encode it but
     never sends it."""
     original = configuration.get_configured_capabilities
@@ -379,7 +386,9 @@ def restart_capability(neighbour: Any) -> tuple[int, bool]:
         if capability.cap_code == bgp.BGP_CAP_GRACEFUL_RESTART:
             # os-ken reads beyond the end of this capability.
             families = capability.tuples[: (capability.cap_length - 2) // 4]
-            return capability.time if families else 0, all(flags & _FORWARDING for _, _, flags in families)
+            return capability.time if families else 0, all(
+                flags & _FORWARDING for _, _, flags in families
+            )
     return 0, False
 
 
@@ -420,7 +429,9 @@ def _handling_updates(original: Callable[..., None]) -> Callable[..., None]:
         self._extract_and_reconstruct_as_path(message)
         original(
             self,
-            osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message,
+            osken_routes.withdrawing(message)
+            if osken_routes.is_unusable(self, message)
+            else message,
         )
 
     return handle
@@ -444,7 +455,9 @@ def install() -> None:
     if base.Sink.OutgoingMsgList is _Queue:
         return
     hub.Event = threading.Event
-    hub.HubThread.run = threading.Thread.run  # os-ken's run() logs the error and continues without the thread
+    hub.HubThread.run = (
+        threading.Thread.run
+    )  # os-ken's run() logs the error and continues without the thread
     threading.excepthook = _died
     core.CoreService.protocol = Connection
     # messages.py has rewritten all paths with four octets.
@@ -456,7 +469,9 @@ def install() -> None:
     peer.Peer.__init__ = _peer_init(peer.Peer.__init__)
     peer.Peer._connect_tcp = _connect_tcp
     peer_manager.PeerManager.resend_sent = _resend_sent
-    table_manager.TableCoreManager.remember_sent_route = lambda _self, _sent: None  # see _noting_what_is_sent
+    table_manager.TableCoreManager.remember_sent_route = lambda _self, _sent: (
+        None
+    )  # see _noting_what_is_sent
     info_base.NonVrfPathProcessingMixin._new_best_path = _new_best_path
     destination = info_base.Destination
     destination.add_new_path = osken_routes.add_new_path

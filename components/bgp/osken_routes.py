@@ -28,9 +28,13 @@ def add_withdraw(self: Any, withdraw: Any) -> None:
     """Replaces Destination.add_withdraw: a withdrawal also cancels an announcement that is not
     processed yet."""
     self._validate_path(withdraw)
-    self._new_path_list = [known for known in self._new_path_list if known.source != withdraw.source]
+    self._new_path_list = [
+        known for known in self._new_path_list if known.source != withdraw.source
+    ]
     pending = {known.source for known in self._withdraw_list}
-    if withdraw.source not in pending and any(known.source == withdraw.source for known in self._known_path_list):
+    if withdraw.source not in pending and any(
+        known.source == withdraw.source for known in self._known_path_list
+    ):
         self._withdraw_list.append(withdraw)
 
 
@@ -84,7 +88,9 @@ def withdrawing(message: Any) -> Any:
     if reached is None:
         return bgp.BGPUpdate(withdrawn_routes=message.nlri)
     return bgp.BGPUpdate(
-        path_attributes=[bgp.BGPPathAttributeMpUnreachNLRI(reached.afi, reached.safi, reached.nlri)],
+        path_attributes=[
+            bgp.BGPPathAttributeMpUnreachNLRI(reached.afi, reached.safi, reached.nlri)
+        ],
     )
 
 
@@ -98,7 +104,9 @@ def reflect(update: Any, path: Any, cluster_id: str) -> None:
     known = path.pathattr_map
     passed = known.get(bgp.BGP_ATTR_TYPE_CLUSTER_LIST)
     kept = {
-        kind: known[kind] for kind in (bgp.BGP_ATTR_TYPE_ORIGINATOR_ID, bgp.BGP_ATTR_TYPE_LOCAL_PREF) if kind in known
+        kind: known[kind]
+        for kind in (bgp.BGP_ATTR_TYPE_ORIGINATOR_ID, bgp.BGP_ATTR_TYPE_LOCAL_PREF)
+        if kind in known
     }
     added = {
         bgp.BGP_ATTR_TYPE_ORIGINATOR_ID: bgp.BGPPathAttributeOriginatorId(

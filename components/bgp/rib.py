@@ -81,7 +81,9 @@ def select(routes: Iterable[Route], max_paths: int) -> dict[Prefix, tuple[Route,
     by_prefix: dict[Prefix, list[Route]] = {}
     for route in routes:
         by_prefix.setdefault(route.prefix, []).append(route)
-    return {prefix: _best(by_prefix[prefix])[:max_paths] for prefix in sorted(by_prefix, key=_order)}
+    return {
+        prefix: _best(by_prefix[prefix])[:max_paths] for prefix in sorted(by_prefix, key=_order)
+    }
 
 
 def _order(prefix: Prefix) -> tuple[int, Prefix]:
@@ -114,4 +116,7 @@ def _neighbour_as(route: Route) -> int:
 
 def next_hops(selected: Mapping[Prefix, tuple[Route, ...]]) -> dict[Prefix, tuple[str, ...]]:
     """The next hops of each prefix; two paths via the same router are one next hop."""
-    return {prefix: tuple(sorted({route.next_hop for route in routes})) for prefix, routes in selected.items()}
+    return {
+        prefix: tuple(sorted({route.next_hop for route in routes}))
+        for prefix, routes in selected.items()
+    }

@@ -48,7 +48,9 @@ class Connection(BgpProtocol):  # type: ignore[misc]
     #: stay in OpenConfirm without a connection.
     _transition = threading.RLock()
 
-    def __init__(self, sock: socket.socket, signal_bus: Any, is_reactive_conn: bool = False) -> None:
+    def __init__(
+        self, sock: socket.socket, signal_bus: Any, is_reactive_conn: bool = False
+    ) -> None:
         super().__init__(sock, signal_bus, is_reactive_conn=is_reactive_conn)
         self._told: set[str] = set()
         self._recv_buff: bytes = b""
@@ -163,7 +165,10 @@ class Connection(BgpProtocol):  # type: ignore[misc]
                 return
             if self._peer.protocol is not None:  # RFC 4271, 6.8: the existing connection stays
                 raise ProtocolError(_CEASE, _COLLISION, "there is another connection")
-            if not self._peer.is_ebgp_peer() and message.bgp_identifier == self.sent_open_msg.bgp_identifier:
+            if (
+                not self._peer.is_ebgp_peer()
+                and message.bgp_identifier == self.sent_open_msg.bgp_identifier
+            ):
                 raise ProtocolError(
                     2,
                     3,
@@ -241,7 +246,9 @@ class Connection(BgpProtocol):  # type: ignore[misc]
                 pass  # the connection has ended
             finally:
                 self._sendlock.release()
-        if self._peer is not None and code != _HOLD_TIMER_EXPIRED:  # a silent peer may be restarting (RFC 4724, 4.2)
+        if (
+            self._peer is not None and code != _HOLD_TIMER_EXPIRED
+        ):  # a silent peer may be restarting (RFC 4724, 4.2)
             self._signal_bus.bgp_notification_sent(self._peer, None)
         if not self.started:
             self._socket.close()

@@ -261,22 +261,30 @@ class Speaker:
         settings: dict[str, Any] = {
             neighbors.IP_ADDRESS: peer.address,
             neighbors.REMOTE_AS: peer.remote_as,
-            neighbors.CONNECT_MODE: neighbors.CONNECT_MODE_PASSIVE if peer.passive else neighbors.CONNECT_MODE_BOTH,
+            neighbors.CONNECT_MODE: neighbors.CONNECT_MODE_PASSIVE
+            if peer.passive
+            else neighbors.CONNECT_MODE_BOTH,
             neighbors.IS_ROUTE_REFLECTOR_CLIENT: peer.route_reflector_client,
             neighbors.IS_NEXT_HOP_SELF: peer.next_hop_self,
             neighbors.PASSWORD: peer.password or None,
             neighbors.CAP_MBGP_IPV4: version == 4,
             neighbors.CAP_MBGP_IPV6: version == 6,
             neighbors.CAP_FOUR_OCTET_AS_NUMBER: True,
-            neighbors.IN_FILTER: [_OsKenFilter(peer.imports, family) for family in (Ipv4Path, Ipv6Path)],
-            neighbors.OUT_FILTER: [_OsKenFilter(peer.exports, family) for family in (Ipv4Path, Ipv6Path)],
+            neighbors.IN_FILTER: [
+                _OsKenFilter(peer.imports, family) for family in (Ipv4Path, Ipv6Path)
+            ],
+            neighbors.OUT_FILTER: [
+                _OsKenFilter(peer.exports, family) for family in (Ipv4Path, Ipv6Path)
+            ],
         }
         if peer.local_address:
             settings[neighbors.LOCAL_ADDRESS] = peer.local_address
         # api.call would fail: it logs the settings as a set, and filters are a list, which is not
         # hashable.
         configuration = neighbors.NeighborConf(**settings)
-        configuration._settings[neighbors.HOLD_TIME] = peer.hold_time  # os-ken accepts no value below 10 s
+        configuration._settings[neighbors.HOLD_TIME] = (
+            peer.hold_time
+        )  # os-ken accepts no value below 10 s
         if peer.restart_time:
             osken.offer_restart(configuration, peer.restart_time, version, lambda: self.restarting)
         CORE_MANAGER.neighbors_conf.add_neighbor_conf(configuration)
@@ -328,7 +336,9 @@ class Speaker:
 
     def _originate(self, announcement: Announcement, withdraw: bool = False) -> None:
         prefix = announcement.prefix
-        path_class, nlri_class = (Ipv4Path, bgp.IPAddrPrefix) if prefix.version == 4 else (Ipv6Path, bgp.IP6AddrPrefix)
+        path_class, nlri_class = (
+            (Ipv4Path, bgp.IPAddrPrefix) if prefix.version == 4 else (Ipv6Path, bgp.IP6AddrPrefix)
+        )
         nlri = nlri_class(prefix.prefixlen, str(prefix.network_address))
         attributes: OrderedDict[int, Any] = OrderedDict()
         attributes[bgp.BGP_ATTR_TYPE_ORIGIN] = bgp.BGPPathAttributeOrigin(bgp.BGP_ATTR_ORIGIN_IGP)

@@ -66,7 +66,9 @@ def claim(
     return Claim(tuple(owned), tuple(changes))
 
 
-def _adopt(obj: PartialObjectMetadata, resource: Resource[Any], owner: PartialObjectMetadata) -> Patch:
+def _adopt(
+    obj: PartialObjectMetadata, resource: Resource[Any], owner: PartialObjectMetadata
+) -> Patch:
     references = [*(obj["metadata"].get("ownerReferences") or []), controller_reference(owner)]
     return _references(obj, resource, references)
 
@@ -76,7 +78,9 @@ def _release(obj: PartialObjectMetadata, resource: Resource[Any], uid: str) -> P
     return _references(obj, resource, references)
 
 
-def _references(obj: PartialObjectMetadata, resource: Resource[Any], references: list[OwnerReference]) -> Patch:
+def _references(
+    obj: PartialObjectMetadata, resource: Resource[Any], references: list[OwnerReference]
+) -> Patch:
     metadata = obj["metadata"]
     # resourceVersion lets only one of two owners adopt the same orphan; uid protects a successor
     # of the same name.

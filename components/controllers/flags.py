@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from kubewire.components.base.golang import flag, parse_bool, parse_duration
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: The other flags of 1.36: of cloud providers, of its serving and logging, of controllers that are not here
-#: (cmd/kube-controller-manager/app/options and what it includes).
+#: The other flags of 1.36: of cloud providers, of its serving and logging, of controllers that are
+#: not here (cmd/kube-controller-manager/app/options and what it includes).
 WITHOUT_EFFECT = frozenset(
     """
     allow-metric-labels allow-metric-labels-manifest allow-untagged-cloud attach-detach-reconcile-sync-period

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from kubewire.components.controllers.meta import controller_reference
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import ObjectMeta, PartialObjectMetadata, Pod, PodTemplateSpec
+    from kubewire.components.kubeapi.types import (
+        ObjectMeta,
+        PartialObjectMetadata,
+        Pod,
+        PodTemplateSpec,
+    )
 
 POD_TEMPLATE_HASH = "pod-template-hash"
 CONTROLLER_REVISION_HASH = "controller-revision-hash"

@@ -45,7 +45,9 @@ def by_revision(revisions: Iterable[ControllerRevision]) -> list[ControllerRevis
     return sorted(revisions, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
 
 
-def plan_history(owner: DaemonSet | StatefulSet, revisions: Sequence[ControllerRevision]) -> History:
+def plan_history(
+    owner: DaemonSet | StatefulSet, revisions: Sequence[ControllerRevision]
+) -> History:
     """Finds or creates the revision of the present template.
 
     After a rollback the revision exists already and is renumbered as the newest.

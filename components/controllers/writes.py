@@ -55,7 +55,9 @@ class Writes:
         name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         self._remember(key, _Write(resource, name, "", int(version), self._clock()))
 
-    def deleted(self, key: object, resource: Resource[Any], name: tuple[str, str], uid: str) -> None:
+    def deleted(
+        self, key: object, resource: Resource[Any], name: tuple[str, str], uid: str
+    ) -> None:
         """Records the deletion of an object."""
         if self._progress(resource) is not None and uid:
             self._remember(key, _Write(resource, name, uid, 0, self._clock()))

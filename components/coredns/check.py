@@ -1,4 +1,5 @@
-"""Whether a Corefile is one that CoreDNS's pods can run with, found out without starting anything."""
+"""Whether a Corefile is one that CoreDNS's pods can run with, found out without starting
+anything."""
 
 from __future__ import annotations
 
@@ -40,5 +41,8 @@ def _without_files(block: ServerBlock) -> ServerBlock:
 def _without_file(line: Line) -> Line:
     if line.name != "forward":
         return line
-    words = (Token("127.0.0.1", one.file, one.line) if one.text.startswith("/") else one for one in line.tokens)
+    words = (
+        Token("127.0.0.1", one.file, one.line) if one.text.startswith("/") else one
+        for one in line.tokens
+    )
     return replace(line, tokens=tuple(words))

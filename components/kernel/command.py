@@ -145,7 +145,9 @@ async def run(
     return completed
 
 
-def run_blocking(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = False) -> Completed:
+def run_blocking(
+    argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = False
+) -> Completed:
     """run() for a program without an event loop. Raises the same errors."""
     try:
         done = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout)

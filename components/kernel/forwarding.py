@@ -210,7 +210,11 @@ def parse_route(entry: dict[str, Any], protocol: str = "", device: str = "") -> 
         destination = str(ipaddress.ip_network(destination))
     if entry.get("type") == "blackhole":
         return Route(destination, (), protocol)
-    hops = [_hop(hop, device) for hop in entry.get("nexthops", [entry]) if "gateway" in hop or "via" in hop]
+    hops = [
+        _hop(hop, device)
+        for hop in entry.get("nexthops", [entry])
+        if "gateway" in hop or "via" in hop
+    ]
     return Route(destination, tuple(sorted(hops)), protocol) if hops else None
 
 
@@ -234,7 +238,9 @@ async def tunnel(device: str, version: int) -> Forwarding:
     fdb = await iproute.query("bridge", "fdb", "show", "dev", device)
     return Forwarding(
         neighbours=frozenset(
-            Neighbour(entry["dst"], entry["lladdr"], device) for entry in neighbours if "lladdr" in entry
+            Neighbour(entry["dst"], entry["lladdr"], device)
+            for entry in neighbours
+            if "lladdr" in entry
         ),
         fdb=frozenset(
             FdbEntry(entry["mac"], entry["dst"], device)

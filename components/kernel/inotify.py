@@ -49,7 +49,10 @@ class Watch:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
-        if _libc.inotify_add_watch(self._fd, os.fsencode(self._path), ctypes.c_uint32(self._mask)) < 0:
+        if (
+            _libc.inotify_add_watch(self._fd, os.fsencode(self._path), ctypes.c_uint32(self._mask))
+            < 0
+        ):
             number = ctypes.get_errno()
             os.close(self._fd)
             raise OSError(number, f"inotify_add_watch {self._path}: {os.strerror(number)}")

@@ -1,12 +1,14 @@
 """Chains of ours in iptables, and the rules in other chains that lead to them.
 
-An agent states both as values. A rule is a value too (nfnetlink/xtables.py), with its matches in the order in which
-iptables-save prints them, or that text (without `-A CHAIN`). `ensure` saves what is there, and restores in one
-transaction for each table what differs: one chain as a whole, one missing rule alone. When nothing differs, nothing is
-written, so it can be called as often as one likes, and never makes a rule twice.
+An agent states both as values. A rule is a value too (nfnetlink/xtables.py), with its matches in
+the order in which iptables-save prints them, or that text (without `-A CHAIN`). `ensure` saves what
+is there, and restores in one transaction for each table what differs: one chain as a whole, one
+missing rule alone. When nothing differs, nothing is written, so it can be called as often as one
+likes, and never makes a rule twice.
 
-Rules in a chain that is not ours stand among those of other programs. They are appended, or put at the head in their
-order; where they stand afterwards is not looked at, or two agents would push each other away for ever.
+Rules in a chain that is not ours stand among those of other programs. They are appended, or put at
+the head in their order; where they stand afterwards is not looked at, or two agents would push each
+other away for ever.
 """
 
 from __future__ import annotations
@@ -87,7 +89,9 @@ def parse(saved: str) -> dict[str, Table]:
 
 def transaction(wanted: Ruleset, saved: Mapping[str, Table]) -> str:
     """Input of `iptables-restore --noflush` that sets right what differs; "" when nothing does."""
-    changed = [chain for chain in wanted.chains if not _is_like(saved.get(chain.table, Table()), chain)]
+    changed = [
+        chain for chain in wanted.chains if not _is_like(saved.get(chain.table, Table()), chain)
+    ]
     declared: dict[str, list[str]] = {}
     filled: dict[str, list[str]] = {}
     for chain in changed:
@@ -99,18 +103,23 @@ def transaction(wanted: Ruleset, saved: Mapping[str, Table]) -> str:
             filled.setdefault(lead.table, []).extend(lines)
     tables = {table: [*declared.get(table, ()), *lines] for table, lines in filled.items()}
     return "".join(
-        f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n" for table, lines in tables.items()
+        f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n"
+        for table, lines in tables.items()
     )
 
 
 def _is_like(table: Table, chain: Chain) -> bool:
     """An empty chain is not the same as none."""
-    return chain.name in table.chains and table.of(chain.name) == [_canonical(rule) for rule in chain.rules]
+    return chain.name in table.chains and table.of(chain.name) == [
+        _canonical(rule) for rule in chain.rules
+    ]
 
 
 def _leading(lead: Lead, present: list[str]) -> list[str]:
     wanted = [_canonical(rule) for rule in lead.rules]
-    doubles = [f"-D {lead.chain} {rule}" for rule in wanted for _ in range(max(present.count(rule) - 1, 0))]
+    doubles = [
+        f"-D {lead.chain} {rule}" for rule in wanted for _ in range(max(present.count(rule) - 1, 0))
+    ]
     missing = [rule for rule in wanted if rule not in present]
     if not missing:
         return doubles
@@ -118,7 +127,11 @@ def _leading(lead: Lead, present: list[str]) -> list[str]:
         return [*doubles, *(f"-A {lead.chain} {rule}" for rule in missing)]
     # Their order among each other counts, so all of them are put at the head anew.
     old = [f"-D {lead.chain} {rule}" for rule in wanted if rule in present]
-    return [*doubles, *old, *(f"-I {lead.chain} {number} {rule}" for number, rule in enumerate(wanted, start=1))]
+    return [
+        *doubles,
+        *old,
+        *(f"-I {lead.chain} {number} {rule}" for number, rule in enumerate(wanted, start=1)),
+    ]
 
 
 def _canonical(rule: Rule | str) -> str:
@@ -151,10 +164,12 @@ async def ensure(wanted: Ruleset, version: int = 4) -> bool:
 
 
 def generation() -> int | None:
-    """The number of the last nf_tables transaction in this network namespace; None where it cannot be had.
+    """The number of the last nf_tables transaction in this network namespace; None where it cannot
+    be had.
 
-    iptables-nft changes it with every change, so an unchanged number means unchanged rules: one message instead
-    of an iptables-save every few seconds on each of a hundred nodes (iptables-legacy must always look).
+    iptables-nft changes it with every change, so an unchanged number means unchanged rules: one
+    message instead of an iptables-save every few seconds on each of a hundred nodes
+    (iptables-legacy must always look).
     """
     try:
         with NfTablesSocket() as kernel:

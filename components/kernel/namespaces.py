@@ -119,7 +119,9 @@ def enter_path(path: str | Path) -> None:
         os.close(fd)
 
 
-def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
+def mount(
+    source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = ""
+) -> None:
     """mount(2)."""
     result = _libc.mount(
         source.encode(),
@@ -131,7 +133,9 @@ def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, dat
     _check(result, f"mount {fstype or 'bind'} {source} on {target} ({data})")
 
 
-def bind(source: str | Path, target: str | Path, *, recursive: bool = False, read_only: bool = False) -> None:
+def bind(
+    source: str | Path, target: str | Path, *, recursive: bool = False, read_only: bool = False
+) -> None:
     """Bind-mounts source on target. read_only makes the second (remount) call that the kernel
     requires."""
     mount(str(source), target, "", MS_BIND | (MS_REC if recursive else 0))
@@ -155,7 +159,9 @@ def restrict(path: str | Path, *, read_only: bool = True) -> None:
     _set_attributes(path, _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if read_only else 0), 0)
 
 
-def _set_attributes(path: str | Path, attr_set: int, attr_clr: int, *, recursive: bool = True) -> None:
+def _set_attributes(
+    path: str | Path, attr_set: int, attr_clr: int, *, recursive: bool = True
+) -> None:
     attributes = (ctypes.c_uint64 * 4)(attr_set, attr_clr, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
@@ -292,8 +298,8 @@ def run_beside(pid: int, what: str, work: Callable[[], object], *, wait: bool = 
     """Runs work in a new process in the pid and network namespaces of pid, with the rights of this
     process.
 
-    wait: until work has ended; otherwise only until the namespaces are entered, and the process stays
-    as a child of pid, which reaps it. what names the work in errors. Raises OSError.
+    wait: until work has ended; otherwise only until the namespaces are entered, and the process
+    stays as a child of pid, which reaps it. what names the work in errors. Raises OSError.
     """
     pidfd = os.pidfd_open(pid)
     helper = os.fork()

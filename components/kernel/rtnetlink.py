@@ -88,6 +88,10 @@ class Watch:
                 log.debug("rtnetlink: %s", os.strerror(error.errno or 0))
                 counts = True
                 break
-            counts = counts or self._concerns is None or any(self._concerns(*message) for message in messages(data))
+            counts = (
+                counts
+                or self._concerns is None
+                or any(self._concerns(*message) for message in messages(data))
+            )
         if counts:
             self._changed()

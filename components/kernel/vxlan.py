@@ -69,7 +69,10 @@ def any_address(_: str) -> bool:
 
 
 def commands(
-    wanted: VxlanDevice, found: VxlanDevice | None, is_ours: Callable[[str], bool] = any_address, flags: str = ""
+    wanted: VxlanDevice,
+    found: VxlanDevice | None,
+    is_ours: Callable[[str], bool] = any_address,
+    flags: str = "",
 ) -> str:
     """`ip -batch` input that makes found into wanted, "" if they are equal.
 
@@ -83,12 +86,16 @@ def commands(
     if found is None:
         lines.append(_add(wanted))
     elif (found.mtu, found.mac) != (wanted.mtu, wanted.mac or found.mac):
-        lines.append(f"link set dev {wanted.name} address {wanted.mac or found.mac} mtu {wanted.mtu}")
+        lines.append(
+            f"link set dev {wanted.name} address {wanted.mac or found.mac} mtu {wanted.mtu}"
+        )
     have = found.addresses if found else ()
     stale = [address for address in have if address not in wanted.addresses and is_ours(address)]
     missing = [address for address in wanted.addresses if address not in have]
     lines += [f"address delete {address} dev {wanted.name}" for address in stale]
-    lines += [f"address add {address} dev {wanted.name}{flags and f' {flags}'}" for address in missing]
+    lines += [
+        f"address add {address} dev {wanted.name}{flags and f' {flags}'}" for address in missing
+    ]
     if found is None or not found.up:
         lines.append(f"link set dev {wanted.name} up")
     return iproute.text(lines)
@@ -104,7 +111,9 @@ def _add(device: VxlanDevice) -> str:
     words.append(f"type vxlan id {device.vni}")
     if device.link:
         words.append(f"dev {device.link}")
-    words.append(f"local {device.local} dstport {device.port} {'learning' if device.learning else 'nolearning'}")
+    words.append(
+        f"local {device.local} dstport {device.port} {'learning' if device.learning else 'nolearning'}"
+    )
     if device.gbp:
         words.append("gbp")
     if device.udpcsum:
@@ -163,6 +172,10 @@ async def ensure(
     found = await read(wanted.name, version)
     reason = incompatible(wanted, found) if found is not None else ""
     if reason:
-        log.warning("%r already exists with incompatible configuration: %s; recreating device", wanted.name, reason)
+        log.warning(
+            "%r already exists with incompatible configuration: %s; recreating device",
+            wanted.name,
+            reason,
+        )
     await iproute.batch("ip", commands(wanted, found, is_ours, flags))
     return found is None or bool(reason)

@@ -1,5 +1,5 @@
-"""What follows each successful sync, in upstream's order: how late it was, who has no local endpoint, health checks
-of Services, stale UDP flows."""
+"""What follows each successful sync, in upstream's order: how late it was, who has no local
+endpoint, health checks of Services, stale UDP flows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Synced(Protocol):
 
 
 def without_local_endpoints(state: Synced) -> dict[str, int]:
-    """traffic_policy -> ports whose policy Local finds endpoints, but none here: their traffic is dropped."""
+    """traffic_policy -> ports whose policy Local finds endpoints, but none here: their traffic is
+    dropped."""
     counts = {"internal": 0, "external": 0}
     for name, service in state.services.items():
         if not service.uses_local_endpoints:
@@ -61,7 +62,9 @@ class AfterSync:
         if pending.udp:
             await self._delete_stale_flows(family, state)
 
-    def _observe_lateness(self, family: str, trigger_times: Mapping[tuple[str, str], list[float]]) -> None:
+    def _observe_lateness(
+        self, family: str, trigger_times: Mapping[tuple[str, str], list[float]]
+    ) -> None:
         now = time.time()
         for times in trigger_times.values():
             for since in times:
@@ -70,7 +73,9 @@ class AfterSync:
     async def _sync_health(self, node: str) -> None:
         states = self._states.values()
         ports = service_health.ports_of(state.services for state in states)
-        await self._health.sync(ports, service_health.local_ready((state.endpoints for state in states), ports, node))
+        await self._health.sync(
+            ports, service_health.local_ready((state.endpoints for state in states), ports, node)
+        )
 
     async def _delete_stale_flows(self, family: str, state: Synced) -> None:
         """A failure is logged: the rules are right, the flows end by their time-out."""

@@ -19,7 +19,8 @@ class Backend(Protocol):
     """One IP family's dataplane in this network namespace."""
 
     async def sync(self, state: State, *, full: bool) -> None:
-        """Make the kernel's rules those of state; full trusts nothing written before. Raises on failure."""
+        """Make the kernel's rules those of state; full trusts nothing written before. Raises on
+        failure."""
 
     async def intact(self) -> bool:
         """False when somebody else removed the rules."""
@@ -30,7 +31,12 @@ class Backend(Protocol):
 
 class BackendFactory(Protocol):
     def __call__(
-        self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
+        self,
+        family: str,
+        config: KubeProxyConfiguration,
+        metrics: Metrics,
+        *,
+        localhost_node_ports: bool,
     ) -> Backend: ...
 
 

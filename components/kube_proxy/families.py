@@ -1,5 +1,5 @@
-"""Which IP families this node can serve: both where the kernel has them, as upstream does it; a family without
-Services costs its base chains and nothing else."""
+"""Which IP families this node can serve: both where the kernel has them, as upstream does it; a
+family without Services costs its base chains and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ async def available_families(mode: str) -> list[str]:
     found = [family for family in (IPV4, IPV6) if _in_kernel(family)]
     if modes.of(mode).uses_iptables:
         # Upstream's test: the nat table answers. Kernels without ip6tables' NAT exist.
-        answers = await asyncio.gather(*(Iptables(family).has_chain("nat", "POSTROUTING") for family in found))
+        answers = await asyncio.gather(
+            *(Iptables(family).has_chain("nat", "POSTROUTING") for family in found)
+        )
         found = [family for family, works in zip(found, answers, strict=True) if works]
     if not found:
         raise FamiliesError(f"no {mode} support for IPv4 or IPv6")

@@ -1,4 +1,5 @@
-"""/healthz, /livez, /metrics and /proxyMode (upstream's pkg/proxy/healthcheck and cmd/kube-proxy)."""
+"""/healthz, /livez, /metrics and /proxyMode (upstream's pkg/proxy/healthcheck and
+cmd/kube-proxy)."""
 
 from __future__ import annotations
 
@@ -21,11 +22,14 @@ _TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 
 def node_eligible(node: Node | None) -> bool:
-    """Whether load balancers may keep sending here: not when the node is on its way out (KEP-3836)."""
+    """Whether load balancers may keep sending here: not when the node is on its way out
+    (KEP-3836)."""
     if node is None:
         return True
     taints = (node.get("spec") or {}).get("taints") or ()
-    return "deletionTimestamp" not in node["metadata"] and all(t.get("key") != _TO_BE_DELETED for t in taints)
+    return "deletionTimestamp" not in node["metadata"] and all(
+        t.get("key") != _TO_BE_DELETED for t in taints
+    )
 
 
 @dataclass
@@ -84,7 +88,9 @@ def healthz_app(health: Health, metrics: Metrics) -> web.Application:
 
 def metrics_app(metrics: Metrics, mode: str) -> web.Application:
     async def text(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.registry.text().encode(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(
+            body=metrics.registry.text().encode(), headers={"Content-Type": CONTENT_TYPE}
+        )
 
     async def proxy_mode(_: web.Request) -> web.Response:
         return web.Response(text=mode, headers={"X-Content-Type-Options": "nosniff"})
@@ -107,7 +113,8 @@ def _app(routes: dict[str, Any]) -> web.Application:
 
 
 async def serve(app: web.Application, address: str, *, hard_fail: bool) -> web.AppRunner | None:
-    """address is HOST:PORT; "" serves nothing. A port in use is an error only with bindAddressHardFail."""
+    """address is HOST:PORT; "" serves nothing. A port in use is an error only with
+    bindAddressHardFail."""
     if not address:
         return None
     host, _, port = address.rpartition(":")

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
-    """0 after SIGTERM; 1 with a sentence on stderr when it cannot run or its configuration file changed."""
+    """0 after SIGTERM; 1 with a sentence on stderr when it cannot run or its configuration file
+    changed."""
     try:
         options = flags.parse(argv)
         logging.basicConfig(
@@ -33,7 +34,14 @@ def main(argv: list[str]) -> int:
             format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
         )
         _run(options)
-    except (ConfigError, ConfigFileChanged, FamiliesError, KubeconfigError, OSError, *ERRORS) as error:
+    except (
+        ConfigError,
+        ConfigFileChanged,
+        FamiliesError,
+        KubeconfigError,
+        OSError,
+        *ERRORS,
+    ) as error:
         print(f"kube-proxy: {error}", file=sys.stderr)
         return 1
     return 0
@@ -55,7 +63,11 @@ def _run(options: Options) -> None:
         asyncio.run(check(options.config))
         sysctls.prepare(options.config)
         return
-    asyncio.run(proxy.serve_until_signalled(_client(options), options.config, options.node_name, options.config_file))
+    asyncio.run(
+        proxy.serve_until_signalled(
+            _client(options), options.config, options.node_name, options.config_file
+        )
+    )
 
 
 def _client(options: Options) -> Client:

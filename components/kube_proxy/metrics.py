@@ -22,7 +22,8 @@ _IPTABLES, _NFTABLES = "iptables", "nftables"
 
 
 class Metrics:
-    """One set per process; ip_family is IPv4 or IPv6. What another mode has can be set here and is not shown."""
+    """One set per process; ip_family is IPv4 or IPv6. What another mode has can be set here and is
+    not shown."""
 
     def __init__(self, mode: str = _IPTABLES) -> None:
         self.registry = Registry()
@@ -65,10 +66,14 @@ class Metrics:
             buckets=_PROGRAMMING_BUCKETS,
         )
         self.last_sync = registry.gauge(
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When the rules were last synced with success", _FAMILY
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+            "When the rules were last synced with success",
+            _FAMILY,
         )
         self.last_queued = registry.gauge(
-            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a sync was last asked for", _FAMILY
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+            "When a sync was last asked for",
+            _FAMILY,
         )
         self.no_local_endpoints = registry.gauge(
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
@@ -83,13 +88,15 @@ class Metrics:
             "kubeproxy_sync_proxy_rules_endpoint_changes_total", "Changes of endpoints seen so far"
         )
         self.endpoint_changes_pending = registry.gauge(
-            "kubeproxy_sync_proxy_rules_endpoint_changes_pending", "Changes of endpoints not yet in the rules"
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
+            "Changes of endpoints not yet in the rules",
         )
         self.service_changes = registry.counter(
             "kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services seen so far"
         )
         self.service_changes_pending = registry.gauge(
-            "kubeproxy_sync_proxy_rules_service_changes_pending", "Changes of Services not yet in the rules"
+            "kubeproxy_sync_proxy_rules_service_changes_pending",
+            "Changes of Services not yet in the rules",
         )
 
     def _add_iptables(self) -> None:
@@ -105,16 +112,24 @@ class Metrics:
             _FAMILY,
         )
         self.rules_total = registry.gauge(
-            "kubeproxy_sync_proxy_rules_iptables_total", "iptables rules of kube-proxy", "table", _FAMILY
+            "kubeproxy_sync_proxy_rules_iptables_total",
+            "iptables rules of kube-proxy",
+            "table",
+            _FAMILY,
         )
         self.rules_last_sync = registry.gauge(
-            "kubeproxy_sync_proxy_rules_iptables_last", "iptables rules that the last sync wrote", "table", _FAMILY
+            "kubeproxy_sync_proxy_rules_iptables_last",
+            "iptables rules that the last sync wrote",
+            "table",
+            _FAMILY,
         )
 
     def _add_nftables(self) -> None:
         registry = self._for_modes(_NFTABLES)
         self.nftables_sync_failures = registry.counter(
-            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "Transactions that nft refused", _FAMILY
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+            "Transactions that nft refused",
+            _FAMILY,
         )
         self.nftables_cleanup_failures = registry.counter(
             "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
@@ -130,11 +145,19 @@ class Metrics:
             buckets=_SYNC_BUCKETS,
         )
         self.conntrack_deleted = self.registry.counter(
-            "kubeproxy_conntrack_reconciler_deleted_entries_total", "Stale conntrack entries deleted so far", _FAMILY
+            "kubeproxy_conntrack_reconciler_deleted_entries_total",
+            "Stale conntrack entries deleted so far",
+            _FAMILY,
         )
 
     def _add_process(self) -> None:
         registry = self.registry
-        self.healthz = registry.counter("kubeproxy_proxy_healthz_total", "Answers of /healthz by HTTP status", "code")
-        self.livez = registry.counter("kubeproxy_proxy_livez_total", "Answers of /livez by HTTP status", "code")
-        registry.gauge("process_start_time_seconds", "When the process started, as unix time").set(time.time())
+        self.healthz = registry.counter(
+            "kubeproxy_proxy_healthz_total", "Answers of /healthz by HTTP status", "code"
+        )
+        self.livez = registry.counter(
+            "kubeproxy_proxy_livez_total", "Answers of /livez by HTTP status", "code"
+        )
+        registry.gauge("process_start_time_seconds", "When the process started, as unix time").set(
+            time.time()
+        )

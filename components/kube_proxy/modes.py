@@ -16,15 +16,16 @@ class Mode:
     """name: as in KubeProxyConfiguration. backend: the class that implements backends.Backend, as
     "package.module:Class".
 
-    check: an async function of the configuration that raises backends.UnsupportedError if the kernel
-    cannot serve the mode, or "". sections: those of KubeProxyConfiguration that it reads, its own
-    first. uses_iptables: it shares chains with the other modes that do. node_ports: the default of
-    nodePortAddresses. localhost_node_ports: whether it can serve NodePorts on 127.0.0.1.
+    check: an async function of the configuration that raises backends.UnsupportedError if the
+    kernel cannot serve the mode, or "". sections: those of KubeProxyConfiguration that it reads,
+    its own first. uses_iptables: it shares chains with the other modes that do. node_ports: the
+    default of nodePortAddresses. localhost_node_ports: whether it can serve NodePorts on 127.0.0.1.
     watches_service_cidrs: whether its rules depend on the Services' ranges.
 
     requires: features of the kernel beyond what every lab needs, by the names of
-    components/kernel/features.py. modules: kernel modules that nothing else loads. needs_host_users:
-    why a lab needs the first user namespace, or "". show: a command that prints its rules.
+    components/kernel/features.py. modules: kernel modules that nothing else loads.
+    needs_host_users: why a lab needs the first user namespace, or "". show: a command that prints
+    its rules.
     """
 
     name: str
@@ -86,7 +87,9 @@ def of(name: str) -> Mode:
     """The mode of this name. Raises KeyError."""
     found = find(name)
     if found is None:
-        raise KeyError(f"no proxy mode {name!r}; there are {', '.join(mode.name for mode in MODES)}")
+        raise KeyError(
+            f"no proxy mode {name!r}; there are {', '.join(mode.name for mode in MODES)}"
+        )
     return found
 
 

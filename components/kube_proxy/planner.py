@@ -1,8 +1,9 @@
 """From what was written last to what is wanted, at a cost that depends on the change alone. Pure.
 
-All modes plan in two steps. Each port of a Service becomes a block, which Blocks keeps as long as the port and the
-endpoints that count for it are the same. Where rules stand in chains, Chains says which chains differ, whether they
-are a Service's own or shared by all. What a mode has besides (elements, virtual servers) it compares itself.
+All modes plan in two steps. Each port of a Service becomes a block, which Blocks keeps as long as
+the port and the endpoints that count for it are the same. Where rules stand in chains, Chains says
+which chains differ, whether they are a Service's own or shared by all. What a mode has besides
+(elements, virtual servers) it compares itself.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Step(NamedTuple, Generic[BlockT]):
 
 
 class Blocks(Mapping[ServicePortName, BlockT], Generic[BlockT, ChosenT, ContextT]):
-    """What each Service port needs, in the order of names. choose picks what counts of a port's endpoints, build makes
-    the block from it; the context is what all blocks depend on."""
+    """What each Service port needs, in the order of names. choose picks what counts of a port's
+    endpoints, build makes the block from it; the context is what all blocks depend on."""
 
     def __init__(
         self,
@@ -66,7 +67,8 @@ class Blocks(Mapping[ServicePortName, BlockT], Generic[BlockT, ChosenT, ContextT
         context: ContextT,
         changed: Collection[ServicePortName] | None,
     ) -> list[Step[BlockT]]:
-        """What differs from the call before, in the order of names. changed: those that may differ, None for any."""
+        """What differs from the call before, in the order of names. changed: those that may differ,
+        None for any."""
         if (node, context) != self._common:
             self._common, self._keys, changed = (node, context), {}, None
         steps = []
@@ -90,7 +92,8 @@ class Blocks(Mapping[ServicePortName, BlockT], Generic[BlockT, ChosenT, ContextT
             self._keys.pop(name, None)
             self._blocks.pop(name, None)
             return None
-        # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
+        # The chosen ones, not all: a change of hints or of a condition that changes nothing costs
+        # nothing.
         key = (service, self._choose(endpoints, service, node))
         if self._keys.get(name) != key:
             self._keys[name] = key
@@ -102,15 +105,19 @@ class Blocks(Mapping[ServicePortName, BlockT], Generic[BlockT, ChosenT, ContextT
 
 @dataclass
 class Chains(Generic[RuleT]):
-    """Chains that differ, with their rules: those that are new, those that are there with other rules, and the names
-    of those that nobody needs any more."""
+    """Chains that differ, with their rules: those that are new, those that are there with other
+    rules, and the names of those that nobody needs any more."""
 
     added: dict[str, tuple[RuleT, ...]] = field(default_factory=dict)
     rewritten: dict[str, tuple[RuleT, ...]] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
 
     def compare(
-        self, before: Mapping[str, tuple[RuleT, ...]], after: Mapping[str, tuple[RuleT, ...]], *, all_anew: bool = False
+        self,
+        before: Mapping[str, tuple[RuleT, ...]],
+        after: Mapping[str, tuple[RuleT, ...]],
+        *,
+        all_anew: bool = False,
     ) -> None:
         """all_anew: chains are written even when their rules are the same."""
         for name, rules in after.items():
@@ -125,7 +132,9 @@ class Chains(Generic[RuleT]):
         return frozenset((*self.added, *self.rewritten, *self.stale))
 
 
-def by_chain(rules: Iterable[tuple[str, RuleT]], chains: Iterable[str] = ()) -> dict[str, tuple[RuleT, ...]]:
+def by_chain(
+    rules: Iterable[tuple[str, RuleT]], chains: Iterable[str] = ()
+) -> dict[str, tuple[RuleT, ...]]:
     """Of (chain, rule) pairs. chains: which are there even when they have no rule."""
     found: dict[str, list[RuleT]] = {chain: [] for chain in chains}
     for chain, rule in rules:

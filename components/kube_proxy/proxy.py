@@ -24,7 +24,13 @@ from kubewire.components.kube_proxy.service_health import ServiceHealth, Service
 from kubewire.components.kube_proxy.state.addresses import local_addresses
 from kubewire.components.kube_proxy.state.local_traffic import node_port_ips
 from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Node, State
-from kubewire.components.kube_proxy.state.objects import LABEL_SELECTOR, node_from, trim, trim_service, trim_slice
+from kubewire.components.kube_proxy.state.objects import (
+    LABEL_SELECTOR,
+    node_from,
+    trim,
+    trim_service,
+    trim_slice,
+)
 from kubewire.components.kube_proxy.state.snapshot import Snapshot
 from kubewire.components.kube_proxy.state.tracker import Tracker
 from kubewire.components.kubeapi.client import Client
@@ -61,18 +67,29 @@ class Proxy:
         self._health = Health(timeout=2 * config.sync_period)
         self._events = EventRecorder(client, "kube-proxy", node_name)
         self._service_health = ServiceHealth(
-            node_name, lambda: self._health.healthy(time.time()), self._health_addresses, self._no_health_check
+            node_name,
+            lambda: self._health.healthy(time.time()),
+            self._health_addresses,
+            self._no_health_check,
         )
         self._after_sync = AfterSync(self._metrics, self._service_health)
         self._node = Node(node_name)
         self._families: dict[str, _Family] = {}
         self._ready = False
-        self._services = Informer(client, SERVICES, label_selector=LABEL_SELECTOR, transform=trim_service)
-        self._slices = Informer(client, ENDPOINTSLICES, label_selector=LABEL_SELECTOR, transform=trim_slice)
+        self._services = Informer(
+            client, SERVICES, label_selector=LABEL_SELECTOR, transform=trim_service
+        )
+        self._slices = Informer(
+            client, ENDPOINTSLICES, label_selector=LABEL_SELECTOR, transform=trim_slice
+        )
         self._cidrs = Informer(client, SERVICECIDRS, transform=trim, handler=self._cidr_changed)
         self._service_cidrs: tuple[str, ...] = ()
         self._nodes = Informer(
-            client, NODES, field_selector=f"metadata.name={node_name}", transform=trim, handler=self._node_changed
+            client,
+            NODES,
+            field_selector=f"metadata.name={node_name}",
+            transform=trim,
+            handler=self._node_changed,
         )
 
     async def run(self) -> None:
@@ -83,8 +100,14 @@ class Proxy:
         hard = self._config.bind_address_hard_fail
         found = await available_families(mode)
         servers = [
-            await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
-            await serve(metrics_app(self._metrics, mode), self._config.metrics_bind_address, hard_fail=hard),
+            await serve(
+                healthz_app(self._health, self._metrics),
+                self._config.healthz_bind_address,
+                hard_fail=hard,
+            ),
+            await serve(
+                metrics_app(self._metrics, mode), self._config.metrics_bind_address, hard_fail=hard
+            ),
         ]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -107,7 +130,11 @@ class Proxy:
                 await server.cleanup()
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
-        jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run(), self._events.run()]
+        jobs: list[Coroutine[Any, Any, None]] = [
+            self._services.run(),
+            self._slices.run(),
+            self._events.run(),
+        ]
         if modes.of(self._config.effective_mode).watches_service_cidrs:
             jobs.append(self._cidrs.run())
         for family in self._families.values():
@@ -138,13 +165,17 @@ class Proxy:
             if family.tracker.service_changed(old, new):
                 self._request(family)
 
-    def _slice_changed(self, old: types.EndpointSlice | None, new: types.EndpointSlice | None) -> None:
+    def _slice_changed(
+        self, old: types.EndpointSlice | None, new: types.EndpointSlice | None
+    ) -> None:
         for family in self._families.values():
             if family.tracker.slice_changed(old, new):
                 self._request(family)
 
     def _cidr_changed(self, _: types.ServiceCIDR | None, __: types.ServiceCIDR | None) -> None:
-        cidrs = {cidr for item in self._cidrs.store.values() for cidr in item["spec"].get("cidrs") or ()}
+        cidrs = {
+            cidr for item in self._cidrs.store.values() for cidr in item["spec"].get("cidrs") or ()
+        }
         if self._service_cidrs != (known := tuple(sorted(cidrs))):
             self._service_cidrs = known
             self._request_all()
@@ -166,7 +197,9 @@ class Proxy:
         full = family.full or now - family.last_full > _FULL_SYNC_SECONDS
         family.full = True
         changed = snapshot.advance()
-        state = State(snapshot.services, snapshot.endpoints, self._node, changed, self._service_cidrs)
+        state = State(
+            snapshot.services, snapshot.endpoints, self._node, changed, self._service_cidrs
+        )
         pending = tracker.take_pending()
         try:
             await family.backend.sync(state, full=full)
@@ -183,7 +216,11 @@ class Proxy:
         await self._after_sync.run(tracker.family, state, pending)
 
     def _announce(self) -> None:
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self._node_name, "uid": self._node_name}}
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self._node_name, "uid": self._node_name},
+        }
         self._events.event(node, "Normal", "Starting", "")
 
     def _health_addresses(self) -> tuple[str, ...]:
@@ -204,7 +241,8 @@ class Proxy:
         self._events.event(subject, "Warning", "FailedToStartServiceHealthcheck", why)
 
     async def _watch_canary(self, family: _Family) -> None:
-        """Somebody who flushes the tables takes the canary with them; then everything is written again."""
+        """Somebody who flushes the tables takes the canary with them; then everything is written
+        again."""
         while True:
             await asyncio.sleep(self._config.sync_period)
             if not family.full and not await family.backend.intact():
@@ -216,7 +254,8 @@ class Proxy:
 async def serve_until_signalled(
     client: Client, config: KubeProxyConfiguration, node_name: str, config_file: str = ""
 ) -> None:
-    """SIGTERM and SIGINT end it without touching the rules: traffic goes on. Raises ConfigFileChanged."""
+    """SIGTERM and SIGINT end it without touching the rules: traffic goes on. Raises
+    ConfigFileChanged."""
     async with client:
         tasks = [asyncio.ensure_future(Proxy(client, config, node_name).run())]
         if config_file:
@@ -237,15 +276,19 @@ async def serve_until_signalled(
 
 
 async def cleanup(config: KubeProxyConfiguration, *, but: str = "") -> None:
-    """Remove the rules of every mode, in both families. but: except of this one and those that share chains with it;
-    what cannot be removed then (its tool may not be installed) is only logged."""
+    """Remove the rules of every mode, in both families. but: except of this one and those that
+    share chains with it; what cannot be removed then (its tool may not be installed) is only
+    logged."""
     kept = modes.find(but)
     for mode in modes.MODES:
-        # Modes that use iptables share chains: starting in one leaves the other's alone, as upstream does.
+        # Modes that use iptables share chains: starting in one leaves the other's alone, as
+        # upstream does.
         spared = kept is not None and (mode is kept or (mode.uses_iptables and kept.uses_iptables))
         for family in (IPV4, IPV6) if not spared else ():
             try:
-                await BACKENDS[mode.name](family, config, Metrics(), localhost_node_ports=False).cleanup()
+                await BACKENDS[mode.name](
+                    family, config, Metrics(), localhost_node_ports=False
+                ).cleanup()
             except ERRORS as error:
                 if not but:
                     raise

@@ -65,7 +65,9 @@ class BoundedFrequencyRunner:
             pause = self._max
             try:
                 await self._job()
-            except Exception as error:  # the rules stay as they are until the next try, as upstream's do
+            except (
+                Exception
+            ) as error:  # the rules stay as they are until the next try, as upstream's do
                 log.error("Sync failed, retrying in %gs: %s", self._retry, error)
                 log.debug("Sync failed", exc_info=error)
                 pause = self._retry

@@ -1,5 +1,6 @@
-"""healthCheckNodePort: one HTTP server per Service with externalTrafficPolicy Local, which tells load balancers
-whether this node has endpoints of it (upstream's pkg/proxy/healthcheck/service_health.go)."""
+"""healthCheckNodePort: one HTTP server per Service with externalTrafficPolicy Local, which tells
+load balancers whether this node has endpoints of it (upstream's
+pkg/proxy/healthcheck/service_health.go)."""
 
 from __future__ import annotations
 
@@ -26,9 +27,11 @@ def ports_of(families: Iterable[Services]) -> dict[ServiceKey, int]:
     }
 
 
-def local_ready(families: Iterable[Endpoints], wanted: Iterable[ServiceKey], node: str) -> dict[ServiceKey, int]:
-    """Service -> number of addresses with a ready endpoint on this node. A dual-stack pod counts once: the family
-    that has more decides."""
+def local_ready(
+    families: Iterable[Endpoints], wanted: Iterable[ServiceKey], node: str
+) -> dict[ServiceKey, int]:
+    """Service -> number of addresses with a ready endpoint on this node. A dual-stack pod counts
+    once: the family that has more decides."""
     keys, counts = set(wanted), dict[ServiceKey, int]()
     for endpoints in families:
         addresses: dict[ServiceKey, set[str]] = {}
@@ -71,8 +74,9 @@ class _Listener:
 
 @dataclass
 class ServiceHealth:
-    """The servers. healthy: the proxy's own state; addresses: where to listen, asked for each new server, "" for
-    everywhere; failed: told when a port cannot be had (upstream makes it an event)."""
+    """The servers. healthy: the proxy's own state; addresses: where to listen, asked for each new
+    server, "" for everywhere; failed: told when a port cannot be had (upstream makes it an
+    event)."""
 
     node: str
     healthy: Callable[[], bool]
@@ -81,8 +85,8 @@ class ServiceHealth:
     _open: dict[ServiceKey, _Listener] = field(default_factory=dict)
 
     async def sync(self, ports: Mapping[ServiceKey, int], counts: Mapping[ServiceKey, int]) -> None:
-        """Closes what is not wanted any more or moved, opens what is new, and updates the counts. A port that
-        cannot be opened is tried again at the next sync."""
+        """Closes what is not wanted any more or moved, opens what is new, and updates the counts. A
+        port that cannot be opened is tried again at the next sync."""
         for key in [key for key, listener in self._open.items() if ports.get(key) != listener.port]:
             log.info("closing health check of %s/%s", *key)
             await self._open.pop(key).runner.cleanup()

@@ -1,5 +1,5 @@
-"""The kernel settings kube-proxy makes, only when the network namespace is the node's own: a process that
-shares the machine's namespace (PID 1's) must not change the machine."""
+"""The kernel settings kube-proxy makes, only when the network namespace is the node's own: a
+process that shares the machine's namespace (PID 1's) must not change the machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kubewire.components.kube_proxy import modes
-from kubewire.components.kube_proxy.configuration.config import ConntrackSettings, KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import (
+    ConntrackSettings,
+    KubeProxyConfiguration,
+)
 
 log = logging.getLogger(__name__)
 
 
 def own_network_namespace() -> bool:
-    """Whether PID 1 of our pid namespace lives in another network namespace (unreadable counts as other)."""
+    """Whether PID 1 of our pid namespace lives in another network namespace (unreadable counts as
+    other)."""
     try:
         return Path("/proc/self/ns/net").readlink() != Path("/proc/1/ns/net").readlink()
     except OSError:
@@ -26,12 +30,17 @@ def own_network_namespace() -> bool:
 def prepare(config: KubeProxyConfiguration) -> bool:
     """All of it; returns whether NodePorts on localhost will work (they need route_localnet)."""
     if not own_network_namespace():
-        log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
+        log.warning(
+            "this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost"
+        )
         return False
     apply(config)
     if config.effective_mode == "ipvs":
         require(of_ipvs(config))
-    if not modes.of(config.effective_mode).localhost_node_ports or not config.iptables.localhost_node_ports:
+    if (
+        not modes.of(config.effective_mode).localhost_node_ports
+        or not config.iptables.localhost_node_ports
+    ):
         return False
     return write("net.ipv4.conf.all.route_localnet", 1)
 
@@ -57,7 +66,8 @@ def _conntrack_max(tracking: ConntrackSettings, cpus: int) -> int:
 
 
 def of_ipvs(config: KubeProxyConfiguration, release: str = "") -> dict[str, int]:
-    """What IPVS mode cannot do without, by the kernel's release ("6.1.0-13-amd64"; this one's if not given)."""
+    """What IPVS mode cannot do without, by the kernel's release ("6.1.0-13-amd64"; this one's if
+    not given)."""
     major, minor = (int(number) for number in re.findall(r"\d+", release or os.uname().release)[:2])
     values = {"net.ipv4.vs.conntrack": 1}
     if (4, 1) <= (major, minor) < (5, 9):
@@ -82,7 +92,8 @@ def require(values: Mapping[str, int]) -> None:
 
 
 def apply(config: KubeProxyConfiguration) -> None:
-    """What the namespace does not allow (nf_conntrack_max belongs to the first one) is left, and logged."""
+    """What the namespace does not allow (nf_conntrack_max belongs to the first one) is left, and
+    logged."""
     for name, value in wanted(config, os.cpu_count() or 1).items():
         write(name, value)
 

@@ -25,7 +25,9 @@ class ApiError(Exception):
     """The API server answered with a Status (metav1.Status). status is the HTTP code, reason
     upstream's StatusReason."""
 
-    def __init__(self, status: int, reason: str, message: str, body: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, body: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
@@ -77,7 +79,9 @@ class Client:
     """A connection pool to one API server. Every call raises ApiError, or ApiUnavailable if there
     is no answer."""
 
-    def __init__(self, credentials: kubeconfig.Credentials, *, user_agent: str = "kubewire") -> None:
+    def __init__(
+        self, credentials: kubeconfig.Credentials, *, user_agent: str = "kubewire"
+    ) -> None:
         self.credentials = credentials
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
@@ -106,7 +110,11 @@ class Client:
         in the loop."""
         if self._session is None:
             tls.small_buffers()
-            context = self.credentials.ssl_context() if self.credentials.server.startswith("https") else False
+            context = (
+                self.credentials.ssl_context()
+                if self.credentials.server.startswith("https")
+                else False
+            )
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=60),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
@@ -178,10 +186,14 @@ class Client:
     @overload
     async def create(self, resource: Resource[T], obj: T) -> T: ...
     @overload
-    async def create(self, resource: Resource[Any], obj: Mapping[str, Any], *, subresource: str) -> Any: ...
-    async def create(self, resource: Resource[Any], obj: Mapping[str, Any], *, subresource: str = "") -> Any:
-        """POST. With a subresource (binding, eviction, token), whose objects are of another kind, the
-        object's name is taken from its metadata."""
+    async def create(
+        self, resource: Resource[Any], obj: Mapping[str, Any], *, subresource: str
+    ) -> Any: ...
+    async def create(
+        self, resource: Resource[Any], obj: Mapping[str, Any], *, subresource: str = ""
+    ) -> Any:
+        """POST. With a subresource (binding, eviction, token), whose objects are of another kind,
+        the object's name is taken from its metadata."""
         metadata = obj["metadata"]
         name = metadata["name"] if subresource else None
         path = resource.path(metadata.get("namespace"), name, subresource)
@@ -231,7 +243,9 @@ class Client:
             options["propagationPolicy"] = propagation_policy
         if uid is not None:
             options["preconditions"] = {"uid": uid}
-        answer: KubeObject = await self._object("DELETE", resource.path(namespace, name), body=options)
+        answer: KubeObject = await self._object(
+            "DELETE", resource.path(namespace, name), body=options
+        )
         return answer
 
     async def watch(

@@ -39,7 +39,13 @@ class EventRecorder:
         self._seen: OrderedDict[tuple[str, ...], tuple[str, int]] = OrderedDict()
 
     def event(
-        self, obj: Mapping[str, Any], event_type: str, reason: str, message: str, *, field_path: str = ""
+        self,
+        obj: Mapping[str, Any],
+        event_type: str,
+        reason: str,
+        message: str,
+        *,
+        field_path: str = "",
     ) -> None:
         """event_type is "Normal" or "Warning"; reason is upstream's CamelCase word."""
         metadata = obj["metadata"]
@@ -69,7 +75,9 @@ class EventRecorder:
         """Returns when all events so far are written."""
         await self._queue.join()
 
-    async def _write(self, involved: ObjectReference, event_type: str, reason: str, message: str) -> None:
+    async def _write(
+        self, involved: ObjectReference, event_type: str, reason: str, message: str
+    ) -> None:
         namespace = involved.get("namespace") or "default"
         key = (
             namespace,

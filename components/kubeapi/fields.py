@@ -10,7 +10,8 @@ _Struct = TypeVar("_Struct", bound=Mapping[str, Any])
 
 
 def only(names: Container[str], struct: _Struct) -> _Struct:
-    """A copy with the fields of these names. It has the same type, in which almost every field may be absent."""
+    """A copy with the fields of these names. It has the same type, in which almost every field may
+    be absent."""
     kept: Any = {name: value for name, value in struct.items() if name in names}
     fewer: _Struct = kept
     return fewer

@@ -125,7 +125,10 @@ class Informer(Generic[T]):
         obj = self._transform(obj) if self._transform else obj
         key = key_of(obj)
         old = self.store.get(key)
-        if old is not None and old["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
+        if (
+            old is not None
+            and old["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]
+        ):
             return
         replaced = old is not None and old["metadata"].get("uid") != obj["metadata"].get("uid")
         if replaced:

@@ -46,7 +46,9 @@ class Credentials:
     def ssl_context(self) -> ssl.SSLContext:
         """A client context that trusts only the cluster's CA."""
         context = (
-            ssl.create_default_context(cadata=self.ca.decode() or None) if self.ca else ssl.create_default_context()
+            ssl.create_default_context(cadata=self.ca.decode() or None)
+            if self.ca
+            else ssl.create_default_context()
         )
         if self.insecure:
             context.check_hostname = False

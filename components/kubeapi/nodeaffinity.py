@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec
+    from kubewire.components.kubeapi.types import (
+        Node,
+        NodeSelectorRequirement,
+        NodeSelectorTerm,
+        PodSpec,
+    )
 
 
 def pod_admits_node(pod_spec: PodSpec, node: Node) -> bool:

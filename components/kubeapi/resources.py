@@ -30,7 +30,9 @@ class Resource(Generic[T]):
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
+    def path(
+        self, namespace: str | None = None, name: str | None = None, subresource: str = ""
+    ) -> str:
         """The URL path: /api/v1/namespaces/NS/pods/NAME/status, /apis/apps/v1/deployments, ..."""
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
         if self.namespaced and namespace:
@@ -41,16 +43,22 @@ class Resource(Generic[T]):
 
 
 NODES: Resource[types.Node] = Resource("", "v1", "nodes", "Node", namespaced=False)
-NAMESPACES: Resource[types.Namespace] = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+NAMESPACES: Resource[types.Namespace] = Resource(
+    "", "v1", "namespaces", "Namespace", namespaced=False
+)
 PODS: Resource[types.Pod] = Resource("", "v1", "pods", "Pod")
 SERVICES: Resource[types.Service] = Resource("", "v1", "services", "Service")
 ENDPOINTS: Resource[types.Endpoints] = Resource("", "v1", "endpoints", "Endpoints")
 CONFIGMAPS: Resource[types.ConfigMap] = Resource("", "v1", "configmaps", "ConfigMap")
 SECRETS: Resource[types.Secret] = Resource("", "v1", "secrets", "Secret")
-SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource(
+    "", "v1", "serviceaccounts", "ServiceAccount"
+)
 EVENTS: Resource[types.Event] = Resource("", "v1", "events", "Event")
 LEASES: Resource[types.Lease] = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-ENDPOINTSLICES: Resource[types.EndpointSlice] = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+ENDPOINTSLICES: Resource[types.EndpointSlice] = Resource(
+    "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"
+)
 DEPLOYMENTS: Resource[types.Deployment] = Resource("apps", "v1", "deployments", "Deployment")
 REPLICASETS: Resource[types.ReplicaSet] = Resource("apps", "v1", "replicasets", "ReplicaSet")
 DAEMONSETS: Resource[types.DaemonSet] = Resource("apps", "v1", "daemonsets", "DaemonSet")
@@ -59,7 +67,9 @@ CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision"
 )
 JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
-NETWORKPOLICIES: Resource[KubeObject] = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+NETWORKPOLICIES: Resource[KubeObject] = Resource(
+    "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"
+)
 INGRESSES: Resource[KubeObject] = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 INGRESSCLASSES: Resource[KubeObject] = Resource(
     "networking.k8s.io",

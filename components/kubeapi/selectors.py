@@ -149,7 +149,10 @@ class LabelSelector:
         """metav1.LabelSelector: an absent selector selects nothing, an empty one everything."""
         if selector is None:
             return cls(nothing=True)
-        equal = [Requirement(key, "In", (value,)) for key, value in sorted((selector.get("matchLabels") or {}).items())]
+        equal = [
+            Requirement(key, "In", (value,))
+            for key, value in sorted((selector.get("matchLabels") or {}).items())
+        ]
         expressions = [
             Requirement(
                 item.get("key", ""),
@@ -168,7 +171,9 @@ class LabelSelector:
         return cls(tuple(Requirement(key, "In", (value,)) for key, value in sorted(labels.items())))
 
     def matches(self, labels: Mapping[str, str] | None) -> bool:
-        return not self.nothing and all(requirement.matches(labels or {}) for requirement in self.requirements)
+        return not self.nothing and all(
+            requirement.matches(labels or {}) for requirement in self.requirements
+        )
 
     def __str__(self) -> str:
         return ",".join(_text(requirement) for requirement in self.requirements)
@@ -211,4 +216,6 @@ class FieldSelector:
     def matches(self, values: Mapping[str, str]) -> bool:
         """values: the kind's selectable fields. A field that the kind does not have counts as
         ""."""
-        return all((values.get(field, "") == wanted) is equal for field, equal, wanted in self.terms)
+        return all(
+            (values.get(field, "") == wanted) is equal for field, equal, wanted in self.terms
+        )

@@ -36,7 +36,9 @@ def is_tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
     return any(tolerates(toleration, taint) for toleration in tolerations)
 
 
-def untolerated(taints: Sequence[Taint], tolerations: Sequence[Toleration], effects: Sequence[str]) -> Taint | None:
+def untolerated(
+    taints: Sequence[Taint], tolerations: Sequence[Toleration], effects: Sequence[str]
+) -> Taint | None:
     """The first taint with one of these effects that no toleration matches."""
     for taint in taints:
         if taint.get("effect") in effects and not is_tolerated(taint, tolerations):

@@ -165,8 +165,8 @@ FIELDS: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
-#: The other fields of 1.36 (k8s.io/kubelet/config/v1beta1/types.go). A file with one of them is refused, so that nobody
-#: waits for what does not happen.
+#: The other fields of 1.36 (k8s.io/kubelet/config/v1beta1/types.go). A file with one of them is
+#: refused, so that nobody waits for what does not happen.
 WITHOUT_EFFECT = frozenset(
     """
     allowedUnsafeSysctls authentication.webhook.cacheTTL authentication.webhook.enabled

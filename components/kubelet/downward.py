@@ -35,7 +35,9 @@ def field(pod: Pod, path: str, node: NodeFacts, pod_ips: tuple[str, ...]) -> str
     """The value of a fieldRef. Raises DownwardError, with upstream's text, for an unknown path."""
     if match := _SUBSCRIPT.match(path):
         metadata = pod["metadata"]
-        values = metadata.get("labels") if match.group(1) == "labels" else metadata.get("annotations")
+        values = (
+            metadata.get("labels") if match.group(1) == "labels" else metadata.get("annotations")
+        )
         return str((values or {}).get(match.group(2), ""))
     plain = {
         "metadata.name": lambda: pods.name(pod),

@@ -39,8 +39,8 @@ class IPv4Only:
 class PodNetwork(Generic[Mode]):
     """The descriptor that components/networks/NAME/network.py exports as NETWORK.
 
-    connects_pods: nodes become Ready with it; False if the user installs a network later. ipv4_only:
-    None for a network that can have both IP families.
+    connects_pods: nodes become Ready with it; False if the user installs a network later.
+    ipv4_only: None for a network that can have both IP families.
     """
 
     addon: AddOn[Mode]

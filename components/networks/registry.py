@@ -36,7 +36,9 @@ def network(name: str) -> PodNetwork[Any]:
 
 def settings() -> tuple[Setting, ...]:
     """The settings of all networks, each once."""
-    return tuple({setting.name: setting for one in NETWORKS for setting in one.addon.settings}.values())
+    return tuple(
+        {setting.name: setting for one in NETWORKS for setting in one.addon.settings}.values()
+    )
 
 
 def networks_with(setting: str) -> list[str]:

@@ -11,10 +11,10 @@ LIGHT = (
     "kubewire.components.agnhost.main",
 )
 
-#: For components on nodes and for CoreDNS's pods: the libraries, and what the components import only
-#: when they need it. Importing all that after the fork would cost 20 to 100 ms and 5 to 10 MiB each.
-#: (A component that is killed and started again therefore runs the code of the time when its lab was
-#: brought up.)
+#: For components on nodes and for CoreDNS's pods: the libraries, and what the components import
+#: only when they need it. Importing all that after the fork would cost 20 to 100 ms and 5 to 10 MiB
+#: each. (A component that is killed and started again therefore runs the code of the time when its
+#: lab was brought up.)
 _LIBRARIES = (
     "aiohttp",
     "aiohttp.web",
@@ -52,6 +52,8 @@ def components() -> tuple[str, ...]:
 
 def _mains() -> Iterator[str]:
     for path in sorted(_COMPONENTS.glob("**/main.py")):
-        module = ".".join(("kubewire.components", *path.relative_to(_COMPONENTS).with_suffix("").parts))
+        module = ".".join(
+            ("kubewire.components", *path.relative_to(_COMPONENTS).with_suffix("").parts)
+        )
         if module not in LIGHT and module != f"{__package__}.main":
             yield module

@@ -261,7 +261,8 @@ _SPEC: _Types = {
 
 
 def _typed(body: Any, types: _Types, where: str) -> dict[str, Any]:
-    """Checks the keys of a mapping and the types of its values; returns a copy. Raises InvalidSpec."""
+    """Checks the keys of a mapping and the types of its values; returns a copy. Raises
+    InvalidSpec."""
     if not isinstance(body, dict):
         raise InvalidSpec(f"{where}: must be a mapping, is {type(body).__name__}")
     for key, value in body.items():

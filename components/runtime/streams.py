@@ -219,7 +219,8 @@ class Streams:
             self.attach(*fds)
 
     def attach(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
-        """Connects a client's pipes or sockets; closes what has no stream, and other descriptors."""
+        """Connects a client's pipes or sockets; closes what has no stream, and other
+        descriptors."""
         if self._waiting is not None:
             self._waiting.append((stdin, stdout, stderr))
             return

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from kubewire.components.base.golang import flag, parse_bool
 
 DEFAULT_NAME = "default-scheduler"
-#: The other flags of 1.36 (cmd/kube-scheduler/app/options and what it includes), which have no effect here, and
-#: --leader-elect, which is accepted.
+#: The other flags of 1.36 (cmd/kube-scheduler/app/options and what it includes), which have no
+#: effect here, and --leader-elect, which is accepted.
 WITHOUT_EFFECT = frozenset(
     """
     allow-metric-labels allow-metric-labels-manifest authentication-kubeconfig authentication-skip-lookup
@@ -52,7 +52,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--bind-address", default="127.0.0.1")
     add(
-        "--secure-port", type=int, default=10259, help="port of /healthz and /metrics, over plain HTTP; 0 disables them"
+        "--secure-port",
+        type=int,
+        default=10259,
+        help="port of /healthz and /metrics, over plain HTTP; 0 disables them",
     )
     add(
         "--leader-elect",
@@ -69,4 +72,10 @@ def parser() -> argparse.ArgumentParser:
 def parse(argv: Sequence[str]) -> Options:
     """Parses the flags; prints an error and raises SystemExit(2) when they are wrong."""
     given = parser().parse_args(list(argv))
-    return Options(given.kubeconfig, given.scheduler_name, given.bind_address, given.secure_port, given.verbosity)
+    return Options(
+        given.kubeconfig,
+        given.scheduler_name,
+        given.bind_address,
+        given.secure_port,
+        given.verbosity,
+    )

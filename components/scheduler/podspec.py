@@ -217,14 +217,20 @@ def host_ports(spec: PodSpec) -> tuple[HostPort, ...]:
 
 
 def _selector(
-    item: PodAffinityTerm | TopologySpreadConstraint, labels: Mapping[str, str], mismatch_keys: Iterable[str] = ()
+    item: PodAffinityTerm | TopologySpreadConstraint,
+    labels: Mapping[str, str],
+    mismatch_keys: Iterable[str] = (),
 ) -> LabelSelector:
     """labelSelector narrowed by matchLabelKeys and mismatchLabelKeys, with the pod's own values."""
     selector = item.get("labelSelector")
     if selector is None:
         return LabelSelector.from_object(None)
     extra = {key: labels[key] for key in item.get("matchLabelKeys") or () if key in labels}
-    differing = [{"key": key, "operator": "NotIn", "values": [labels[key]]} for key in mismatch_keys if key in labels]
+    differing = [
+        {"key": key, "operator": "NotIn", "values": [labels[key]]}
+        for key in mismatch_keys
+        if key in labels
+    ]
     return LabelSelector.from_object(
         {
             "matchLabels": {**(selector.get("matchLabels") or {}), **extra},
@@ -233,14 +239,20 @@ def _selector(
     )
 
 
-def _term(item: PodAffinityTerm, namespace: str, labels: Mapping[str, str], weight: int = 0) -> Term:
+def _term(
+    item: PodAffinityTerm, namespace: str, labels: Mapping[str, str], weight: int = 0
+) -> Term:
     chosen = item.get("namespaceSelector")
     named = frozenset(item.get("namespaces") or ())
     if not named and chosen is None:
         named = frozenset({namespace})
     namespaces = LabelSelector.from_object(chosen) if chosen is not None else None
     return Term(
-        item["topologyKey"], _selector(item, labels, item.get("mismatchLabelKeys") or ()), named, namespaces, weight
+        item["topologyKey"],
+        _selector(item, labels, item.get("mismatchLabelKeys") or ()),
+        named,
+        namespaces,
+        weight,
     )
 
 

@@ -50,7 +50,15 @@ from kubewire.components.scheduler.queue import SchedulingQueue
 from kubewire.components.scheduler.siblings import default_selector, owner_key
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Namespace, Node, Pod, PodCondition, ReplicaSet, Service, StatefulSet
+    from kubewire.components.kubeapi.types import (
+        Namespace,
+        Node,
+        Pod,
+        PodCondition,
+        ReplicaSet,
+        Service,
+        StatefulSet,
+    )
 
 log = logging.getLogger(__name__)
 _BINDINGS_AT_ONCE = 32

@@ -22,7 +22,11 @@ MAX_PODS = Setting(
 
 
 def process(
-    cluster: Cluster, *, instance_type: str = "", groups: Sequence[str] = (), reserve: int | None = None
+    cluster: Cluster,
+    *,
+    instance_type: str = "",
+    groups: Sequence[str] = (),
+    reserve: int | None = None,
 ) -> Process:
     """The VPC of a cluster: every switch with nodes is a subnet, every node an instance.
 
@@ -36,7 +40,9 @@ def process(
         "subnets": _subnets(cluster),
         "instances": _instances(cluster, instance_type, reserve),
     }
-    return Process(Role.FABRIC, "", "vpc", f"{__package__}.main:main", (f"--lab={json.dumps(lab)}",))
+    return Process(
+        Role.FABRIC, "", "vpc", f"{__package__}.main:main", (f"--lab={json.dumps(lab)}",)
+    )
 
 
 def _subnets(cluster: Cluster) -> list[dict[str, Any]]:

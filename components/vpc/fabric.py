@@ -45,9 +45,13 @@ def mapping(vpc: Vpc) -> Mapping:
     address."""
     attached = [interface for interface in vpc.interfaces.values() if interface.instance]
     neighbours = {
-        (interface.subnet.switch, address, interface.mac) for interface in attached for address in interface.addresses()
+        (interface.subnet.switch, address, interface.mac)
+        for interface in attached
+        for address in interface.addresses()
     }
-    neighbours |= {(subnet.switch, subnet.router[0], subnet.router[1]) for subnet in vpc.subnets.values()}
+    neighbours |= {
+        (subnet.switch, subnet.router[0], subnet.router[1]) for subnet in vpc.subnets.values()
+    }
     fdb = {(interface.port, interface.mac) for interface in attached}
     fdb |= {(subnet.router[2], subnet.router[1]) for subnet in vpc.subnets.values()}
     return Mapping(frozenset(neighbours), frozenset(fdb))
@@ -56,7 +60,8 @@ def mapping(vpc: Vpc) -> Mapping:
 def routes(vpc: Vpc) -> str:
     """`ip -batch` input for the VPC router."""
     return _text(
-        f"route replace {cidr} via {vpc.interfaces[name].primary}" for cidr, name in sorted(vpc.routes.items())
+        f"route replace {cidr} via {vpc.interfaces[name].primary}"
+        for cidr, name in sorted(vpc.routes.items())
     )
 
 
@@ -72,7 +77,9 @@ def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:
         for switch, address, _ in sorted(now.neighbours - wanted.neighbours)
         if (switch, address) not in known
     ]
-    fdb = [f"fdb replace {mac} dev {port} master static" for port, mac in sorted(wanted.fdb - now.fdb)]
+    fdb = [
+        f"fdb replace {mac} dev {port} master static" for port, mac in sorted(wanted.fdb - now.fdb)
+    ]
     return _text(lines), _text(fdb)
 
 
@@ -102,12 +109,23 @@ def _members(vpc: Vpc, attached: list[Interface]) -> Iterator[tuple[str, tuple[s
     yield "interfaces", ("ifname", [f'"{interface.port}"' for interface in attached])
     unchecked = [f'"{interface.port}"' for interface in attached if not interface.source_check]
     yield "unchecked", ("ifname", unchecked)
-    owned = [f'"{interface.port}" . {address}' for interface in attached for address in interface.addresses()]
+    owned = [
+        f'"{interface.port}" . {address}'
+        for interface in attached
+        for address in interface.addresses()
+    ]
     yield "owned", ("ifname . ipv4_addr", owned)
-    routed = [f'"{vpc.interfaces[name].port}" . {cidr}' for cidr, name in sorted(vpc.routes.items())]
+    routed = [
+        f'"{vpc.interfaces[name].port}" . {cidr}' for cidr, name in sorted(vpc.routes.items())
+    ]
     yield "routed", ("ifname . ipv4_addr", routed)
     for name in vpc.groups:
-        members = [address for interface in attached if name in interface.groups for address in interface.addresses()]
+        members = [
+            address
+            for interface in attached
+            if name in interface.groups
+            for address in interface.addresses()
+        ]
         yield f"members_{_word(name)}", ("ipv4_addr", members)
 
 
@@ -146,18 +164,26 @@ def _chains(vpc: Vpc, attached: list[Interface]) -> Iterator[str]:
     yield "    ip saddr . ip daddr . meta l4proto . th sport . th dport @flows accept"
     yield "    icmp type echo-reply ip saddr . ip daddr @pings accept"
     if attached:
-        verdicts = ", ".join(f'"{interface.port}" : jump in_{_word(interface.id)}' for interface in attached)
+        verdicts = ", ".join(
+            f'"{interface.port}" : jump in_{_word(interface.id)}' for interface in attached
+        )
         yield f"    oifname vmap {{ {verdicts} }}"
     yield "  }"
 
 
 def _match(rule: Rule, vpc: Vpc) -> str:
-    source = f"ip saddr @members_{_word(rule.source)}" if rule.source in vpc.groups else f"ip saddr {rule.source}"
+    source = (
+        f"ip saddr @members_{_word(rule.source)}"
+        if rule.source in vpc.groups
+        else f"ip saddr {rule.source}"
+    )
     if rule.protocol == "-1":
         return source
     if rule.protocol == "icmp":
         return f"{source} ip protocol icmp"
-    ports = f" {rule.protocol} dport {rule.ports[0]}-{rule.ports[1]}" if rule.ports != (0, 0) else ""
+    ports = (
+        f" {rule.protocol} dport {rule.ports[0]}-{rule.ports[1]}" if rule.ports != (0, 0) else ""
+    )
     return f"{source} meta l4proto {rule.protocol}{ports}"
 
 

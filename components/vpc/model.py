@@ -99,7 +99,9 @@ class Vpc:
         self.routes: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
-    def launch(self, name: str, kind: str, subnet: str, address: str, mac: str, port: str, group: str) -> Instance:
+    def launch(
+        self, name: str, kind: str, subnet: str, address: str, mac: str, port: str, group: str
+    ) -> Instance:
         """Adds a node with its present first interface, which has index 0."""
         instance = Instance(self._id("i"), name, kind)
         self.instances[instance.id] = instance
@@ -124,10 +126,14 @@ class Vpc:
         return None
 
     def attached(self, instance: str) -> list[Interface]:
-        interfaces = (interface for interface in self.interfaces.values() if interface.instance == instance)
+        interfaces = (
+            interface for interface in self.interfaces.values() if interface.instance == instance
+        )
         return sorted(interfaces, key=lambda interface: interface.index)
 
-    def create_interface(self, subnet: str, groups: Iterable[str], secondary: int = 0, prefixes: int = 0) -> Interface:
+    def create_interface(
+        self, subnet: str, groups: Iterable[str], secondary: int = 0, prefixes: int = 0
+    ) -> Interface:
         """Creates an interface with the given number of addresses, or none at all."""
         if subnet not in self.subnets:
             raise Refused("InvalidSubnetID.NotFound", f"The subnet ID '{subnet}' does not exist")
@@ -212,14 +218,22 @@ class Vpc:
             for prefix in found.subnet.network.subnets(new_prefix=PREFIX_LENGTH)
             if not any(int(address) in taken for address in prefix)
         )
-        prefixes = list(itertools.islice(free, count)) if found.subnet.network.prefixlen <= PREFIX_LENGTH else []
+        prefixes = (
+            list(itertools.islice(free, count))
+            if found.subnet.network.prefixlen <= PREFIX_LENGTH
+            else []
+        )
         if len(prefixes) < count:
-            text = "The specified subnet does not have enough free cidr blocks to satisfy the request."
+            text = (
+                "The specified subnet does not have enough free cidr blocks to satisfy the request."
+            )
             raise Refused("InsufficientCidrBlocks", text)
         found.prefixes += prefixes
         return prefixes
 
-    def unassign(self, interface: str, addresses: Iterable[str], prefixes: Iterable[str] = ()) -> None:
+    def unassign(
+        self, interface: str, addresses: Iterable[str], prefixes: Iterable[str] = ()
+    ) -> None:
         found = self._interface(interface)
         for address in addresses:
             if address not in found.secondary:
@@ -293,7 +307,9 @@ class Vpc:
         network = subnet.network
         first = int(network.network_address)
         last = int(network.broadcast_address)
-        taken = {first + number for number in range(RESERVED_FIRST)} | {last - n for n in range(RESERVED_LAST)}
+        taken = {first + number for number in range(RESERVED_FIRST)} | {
+            last - n for n in range(RESERVED_LAST)
+        }
         for interface in self.interfaces.values():
             if interface.subnet.id == subnet.id:
                 taken |= {int(ipaddress.IPv4Address(address)) for address in interface.addresses()}
@@ -307,6 +323,8 @@ class Vpc:
         free = (number for number in range(first, last + 1) if number not in taken)
         addresses = [str(ipaddress.IPv4Address(number)) for number in itertools.islice(free, count)]
         if len(addresses) < count:
-            text = "The specified subnet does not have enough free addresses to satisfy the request."
+            text = (
+                "The specified subnet does not have enough free addresses to satisfy the request."
+            )
             raise Refused("InsufficientFreeAddressesInSubnet", text)
         return addresses

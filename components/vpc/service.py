@@ -67,7 +67,9 @@ class Service:
                 return None
             found = found[part]
         if isinstance(found, dict):
-            return "\n".join(f"{key}/" if isinstance(value, dict) else key for key, value in found.items())
+            return "\n".join(
+                f"{key}/" if isinstance(value, dict) else key for key, value in found.items()
+            )
         return str(found)
 
     def _metadata(self, instance: str) -> dict[str, Any]:
@@ -82,7 +84,10 @@ class Service:
             "mac": first.mac,
             "network": {
                 "interfaces": {
-                    "macs": {interface.mac: self._interface_metadata(interface) for interface in interfaces},
+                    "macs": {
+                        interface.mac: self._interface_metadata(interface)
+                        for interface in interfaces
+                    },
                 },
             },
             "placement": {"availability-zone": first.subnet.switch},
@@ -137,7 +142,10 @@ class Service:
         return {"AttachmentId": f"eni-attach-{interface.id.removeprefix('eni-')}"}
 
     def detach_network_interface(self, parameters: Parameters) -> Answer:
-        name = parameters.get("NetworkInterfaceId") or "eni-" + _needed(parameters, "AttachmentId")[11:]
+        name = (
+            parameters.get("NetworkInterfaceId")
+            or "eni-" + _needed(parameters, "AttachmentId")[11:]
+        )
         interface = self.vpc.detach(name)
         self._kernel.unplug(interface.port)
         interface.port = ""
@@ -149,7 +157,11 @@ class Service:
 
     def describe_network_interfaces(self, parameters: Parameters) -> Answer:
         names = _listed(parameters, "NetworkInterfaceId")
-        interfaces = [interface for interface in self.vpc.interfaces.values() if not names or interface.id in names]
+        interfaces = [
+            interface
+            for interface in self.vpc.interfaces.values()
+            if not names or interface.id in names
+        ]
         return {"NetworkInterfaces": [describe(interface) for interface in interfaces]}
 
     def describe_instances(self, parameters: Parameters) -> Answer:
@@ -180,7 +192,9 @@ class Service:
         answer: Answer = {"NetworkInterfaceId": name}
         if count := int(parameters.get("SecondaryPrivateIpAddressCount", 0)):
             addresses = self.vpc.assign(name, count)
-            answer["AssignedPrivateIpAddresses"] = [{"PrivateIpAddress": address} for address in addresses]
+            answer["AssignedPrivateIpAddresses"] = [
+                {"PrivateIpAddress": address} for address in addresses
+            ]
         if count := int(parameters.get("Ipv4PrefixCount", 0)):
             prefixes = self.vpc.assign_prefixes(name, count)
             answer["AssignedIpv4Prefixes"] = [{"Ipv4Prefix": prefix} for prefix in prefixes]
@@ -297,4 +311,6 @@ def _rule(parameters: Parameters) -> Rule:
 
 def _permission(rule: Rule) -> Answer:
     permission: Answer = {"IpProtocol": rule.protocol, "Source": rule.source}
-    return permission | ({"FromPort": rule.ports[0], "ToPort": rule.ports[1]} if rule.ports != (0, 0) else {})
+    return permission | (
+        {"FromPort": rule.ports[0], "ToPort": rule.ports[1]} if rule.ports != (0, 0) else {}
+    )

@@ -14,7 +14,13 @@ from typing import Any
 import orjson
 
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICEACCOUNTS, KubeObject, Resource
+from kubewire.components.kubeapi.resources import (
+    ENDPOINTSLICES,
+    NODES,
+    SERVICEACCOUNTS,
+    KubeObject,
+    Resource,
+)
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.networks import installation_of
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -30,10 +36,11 @@ def main(argv: list[str]) -> int:
 
 
 async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
-    """Install cluster DNS; return when every node is Ready, the default service account exists and DNS has endpoints,
-    each as far as the lab file lets it come to that.
+    """Install cluster DNS; return when every node is Ready, the default service account exists and
+    DNS has endpoints, each as far as the lab file lets it come to that.
 
-    Readiness is what the API shows: node conditions and ready endpoints, not that we have started something.
+    Readiness is what the API shows: node conditions and ready endpoints, not that we have started
+    something.
     """
     async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
         await _answering(client)
@@ -45,10 +52,15 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
         await _until(
-            client, SERVICEACCOUNTS, "default", lambda items: any(i["metadata"]["name"] == "default" for i in items)
+            client,
+            SERVICEACCOUNTS,
+            "default",
+            lambda items: any(i["metadata"]["name"] == "default" for i in items),
         )
         if spec.has_working_dns:
-            await _until(client, ENDPOINTSLICES, "kube-system", lambda items: _dns_ready(items, note))
+            await _until(
+                client, ENDPOINTSLICES, "kube-system", lambda items: _dns_ready(items, note)
+            )
 
 
 async def _answering(client: Client) -> None:
@@ -64,17 +76,24 @@ async def _install_dns(client: Client, spec: LabSpec) -> None:
     from kubewire.components.coredns import manifests
 
     dns_ip = ClusterAddresses.of(spec.network.serviceCIDR).dns_service
-    for obj in manifests.render(spec.network.clusterDomain, dns_ip, spec.dns.replicas, spec.dns.corefile):
+    for obj in manifests.render(
+        spec.network.clusterDomain, dns_ip, spec.dns.replicas, spec.dns.corefile
+    ):
         await apply(client, obj)
 
 
 async def apply(client: Client, obj: KubeObject) -> None:
-    """Create an object of a kind whose resource name is found by discovery; one that exists is left alone."""
+    """Create an object of a kind whose resource name is found by discovery; one that exists is left
+    alone."""
     group, _, version = obj["apiVersion"].rpartition("/")
     prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
     listed = orjson.loads(await client.request("GET", prefix))
-    entry = next(r for r in listed["resources"] if r["kind"] == obj["kind"] and "/" not in r["name"])
-    resource: Resource[KubeObject] = Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
+    entry = next(
+        r for r in listed["resources"] if r["kind"] == obj["kind"] and "/" not in r["name"]
+    )
+    resource: Resource[KubeObject] = Resource(
+        group, version, entry["name"], obj["kind"], entry["namespaced"]
+    )
     try:
         await client.create(resource, obj)
     except ApiError as error:
@@ -83,17 +102,27 @@ async def apply(client: Client, obj: KubeObject) -> None:
 
 
 async def _until(
-    client: Client, resource: Resource[Any], namespace: str | None, done: Callable[[list[KubeObject]], bool]
+    client: Client,
+    resource: Resource[Any],
+    namespace: str | None,
+    done: Callable[[list[KubeObject]], bool],
 ) -> None:
     """List and watch until done says so of what is there."""
     while True:
         try:
             listed = await client.list(resource, namespace)
-            items = {(i["metadata"].get("namespace"), i["metadata"]["name"]): i for i in listed.items}
+            items = {
+                (i["metadata"].get("namespace"), i["metadata"]["name"]): i for i in listed.items
+            }
             if done(list(items.values())):
                 return
-            async for event in client.watch(resource, namespace, resource_version=listed.resource_version):
-                key = (event.object["metadata"].get("namespace"), event.object["metadata"].get("name"))
+            async for event in client.watch(
+                resource, namespace, resource_version=listed.resource_version
+            ):
+                key = (
+                    event.object["metadata"].get("namespace"),
+                    event.object["metadata"].get("name"),
+                )
                 if event.type == "BOOKMARK":
                     continue
                 if event.type == "DELETED":

@@ -31,8 +31,8 @@ DOOR_FD = 10
 PROXY_CONFIG = "/var/lib/kube-proxy/config.conf"
 #: The host outside the cluster that answers DNS for the world.
 DNS_HOST = "dns"
-#: The nameserver of a lab without that host: an address that nobody has (TEST-NET-1 of RFC 5737), because CoreDNS does
-#: not start without one to forward to.
+#: The nameserver of a lab without that host: an address that nobody has (TEST-NET-1 of RFC 5737),
+#: because CoreDNS does not start without one to forward to.
 NO_NAMESERVER = ("192.0.2.53",)
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
@@ -50,8 +50,8 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
-    environment. @pid:NAME@ in args is the pid of a host.
+    """A process on a host (or in the FABRIC): main is "package.module:function", or argv another
+    program, with its environment. @pid:NAME@ in args is the pid of a host.
 
     door: it gets the API door as descriptor DOOR_FD.
     """
@@ -87,7 +87,8 @@ class NodeFile:
 
 @dataclass(frozen=True)
 class ClusterAddresses:
-    """The addresses kubeadm derives from the Service range: kubernetes is the first, kube-dns the tenth.
+    """The addresses kubeadm derives from the Service range: kubernetes is the first, kube-dns the
+    tenth.
 
     Of two ranges, the first is asked: both Services have one address each, of the primary family.
     """
@@ -101,7 +102,9 @@ class ClusterAddresses:
         return cls(str(network[1]), str(network[10]))
 
 
-def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
+def component_specs(
+    spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str
+) -> Iterator[ComponentSpec]:
     """Every component of a lab, in the order in which kubeadm would bring them up."""
     yield from _routers(spec, plan)
     control_plane = plan.nodes[0]
@@ -109,7 +112,9 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     yield _controllers(spec, control_plane)
     scheduler = {"--kubeconfig": f"{ETC}/scheduler.conf"} | _extra_flags(spec, "scheduler")
     main = "kubewire.components.scheduler.main:main"
-    yield ComponentSpec("scheduler", control_plane.name, main, _flat(scheduler), role=Role.CONTROL_PLANE)
+    yield ComponentSpec(
+        "scheduler", control_plane.name, main, _flat(scheduler), role=Role.CONTROL_PLANE
+    )
     network = [_network_component(process) for process in installation_of(spec, plan).processes]
     yield from (component for component in network if component.host == FABRIC)
     for node in plan.nodes:
@@ -117,7 +122,9 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
         yield from (component for component in network if component.host == node.name)
     if upstream_dns(plan):
         resolver = "kubewire.components.coredns.main:main"
-        yield ComponentSpec("dns", DNS_HOST, resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE)
+        yield ComponentSpec(
+            "dns", DNS_HOST, resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE
+        )
     yield from user_components(spec)
 
 
@@ -130,7 +137,13 @@ def user_components(spec: LabSpec) -> Iterator[ComponentSpec]:
     """The processes that the lab file names for its nodes."""
     for component in spec.components:
         for node in nodefiles.chosen(component.nodes, spec.nodes):
-            yield ComponentSpec(component.name, node, argv=component.command, environment=component.env, role=Role.USER)
+            yield ComponentSpec(
+                component.name,
+                node,
+                argv=component.command,
+                environment=component.env,
+                role=Role.USER,
+            )
 
 
 def taken_name(components: Iterable[ComponentSpec]) -> ComponentSpec | None:
@@ -181,7 +194,9 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--listen-fd": str(DOOR_FD),
     }
     main = "kubewire.components.apiserver.main:main"
-    return ComponentSpec("apiserver", node.name, main, _flat(flags), door=True, role=Role.CONTROL_PLANE)
+    return ComponentSpec(
+        "apiserver", node.name, main, _flat(flags), door=True, role=Role.CONTROL_PLANE
+    )
 
 
 def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
@@ -208,10 +223,15 @@ def _mask_sizes(spec: LabSpec) -> dict[str, str]:
     versions = [network.version for network in ranges(spec.network.clusterCIDR)]
     if len(versions) == 1:
         return {"--node-cidr-mask-size": str(spec.network.mask_size(versions[0]))}
-    return {f"--node-cidr-mask-size-ipv{version}": str(spec.network.mask_size(version)) for version in versions}
+    return {
+        f"--node-cidr-mask-size-ipv{version}": str(spec.network.mask_size(version))
+        for version in versions
+    }
 
 
-def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
+def _node_components(
+    spec: LabSpec, node: Machine, runtime_socket: str, catalogue: str
+) -> Iterator[ComponentSpec]:
     labels = [f"topology.kubernetes.io/zone={node.zone}"] if node.zone else []
     kubelet = {
         "--kubeconfig": f"{ETC}/kubelet.conf",
@@ -243,8 +263,11 @@ def _api_url(node: Machine) -> str:
     return f"https://{bracketed(node.address)}:{API_PORT}"
 
 
-def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: str) -> Iterator[NodeFile]:
-    """Certificates, kubeconfigs and configuration files of every host, as kubeadm and an installer leave them."""
+def node_files(
+    spec: LabSpec, plan: TopologyPlan, authority: Authority, name: str
+) -> Iterator[NodeFile]:
+    """Certificates, kubeconfigs and configuration files of every host, as kubeadm and an installer
+    leave them."""
     control_plane = plan.nodes[0]
     yield from _control_plane_files(spec, control_plane, authority, name)
     server = _api_url(control_plane)
@@ -255,19 +278,28 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
                 yield NodeFile(router.machine.name, path, content, 0o644)
     network = installation_of(spec, plan)
     agents = [process for process in network.processes if process.role is addon.Role.AGENT]
-    # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
+    # A component's identity is the same on every node, as kube-proxy's and flannel's service
+    # accounts are.
     users = {"kube-proxy": "system:kube-proxy"} | {agent.name: agent.user for agent in agents}
-    shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()]
+    shared = [
+        (part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()
+    ]
     for node in plan.nodes:
-        identity = kubeconfig_for(authority, name, server, f"system:node:{node.name}", ("system:nodes",))
+        identity = kubeconfig_for(
+            authority, name, server, f"system:node:{node.name}", ("system:nodes",)
+        )
         yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
         for part, content in shared:
             yield NodeFile(node.name, kubeconfig_path(part), content)
-        serving = authority.server(f"system:node:{node.name}", [node.name, *node.addresses, "127.0.0.1"])
+        serving = authority.server(
+            f"system:node:{node.name}", [node.name, *node.addresses, "127.0.0.1"]
+        )
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.crt", serving.certificate)
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
-        yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
+        yield NodeFile(
+            node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644
+        )
         if spec.kubeProxy.mode != "none":
             yield NodeFile(node.name, PROXY_CONFIG, _json(proxy_configuration(spec)), 0o644)
         for file in network.files:
@@ -291,7 +323,10 @@ def upstream_dns(plan: TopologyPlan) -> list[NodeFile]:
     if server is None or server.role != "outside":
         return []
     client = plan.find("client")
-    www = [f"        {address} example.com www.example.com" for address in (client.addresses if client else ())]
+    www = [
+        f"        {address} example.com www.example.com"
+        for address in (client.addresses if client else ())
+    ]
     names = [
         f"        {address} {machine.name}.example.com"
         for machine in plan.machines
@@ -308,12 +343,20 @@ def upstream_dns(plan: TopologyPlan) -> list[NodeFile]:
     return [NodeFile(DNS_HOST, UPSTREAM_COREFILE, corefile.encode(), 0o644)]
 
 
-def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, name: str) -> Iterator[NodeFile]:
+def _control_plane_files(
+    spec: LabSpec, node: Machine, authority: Authority, name: str
+) -> Iterator[NodeFile]:
     addresses = ClusterAddresses.of(spec.network.serviceCIDR)
     domain = spec.network.clusterDomain
-    names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
+    names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{domain}",
+    ]
     serving = authority.server(
-        "kube-apiserver", [node.name, "localhost", *names, *node.addresses, addresses.api_service, "127.0.0.1"]
+        "kube-apiserver",
+        [node.name, "localhost", *names, *node.addresses, addresses.api_service, "127.0.0.1"],
     )
     client = authority.client("kube-apiserver-kubelet-client", ("system:masters",))
     private, public = signing_key()
@@ -326,14 +369,22 @@ def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, nam
         f"{PKI}/apiserver-kubelet-client.key": client.key,
         f"{PKI}/sa.key": private,
         f"{PKI}/sa.pub": public,
-        ADMIN_CONF: kubeconfig_for(authority, name, server, "kubernetes-admin", ("system:masters",)),
-        f"{ETC}/controller-manager.conf": kubeconfig_for(authority, name, server, "system:kube-controller-manager", ()),
-        f"{ETC}/scheduler.conf": kubeconfig_for(authority, name, server, "system:kube-scheduler", ()),
+        ADMIN_CONF: kubeconfig_for(
+            authority, name, server, "kubernetes-admin", ("system:masters",)
+        ),
+        f"{ETC}/controller-manager.conf": kubeconfig_for(
+            authority, name, server, "system:kube-controller-manager", ()
+        ),
+        f"{ETC}/scheduler.conf": kubeconfig_for(
+            authority, name, server, "system:kube-scheduler", ()
+        ),
     }.items():
         yield NodeFile(node.name, path, content)
 
 
-def kubeconfig_for(authority: Authority, name: str, server: str, user: str, groups: tuple[str, ...]) -> bytes:
+def kubeconfig_for(
+    authority: Authority, name: str, server: str, user: str, groups: tuple[str, ...]
+) -> bytes:
     """A kubeconfig with a client certificate of its own."""
     pair = authority.client(user, groups)
     credentials = kubeconfig.Credentials(
@@ -343,7 +394,8 @@ def kubeconfig_for(authority: Authority, name: str, server: str, user: str, grou
 
 
 def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
-    """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
+    """KubeletConfiguration with kubeadm's values
+    (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
     max_pods = pod_addresses_of(spec).max_pods
     own = ({"maxPods": max_pods} if max_pods else {}) | {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -358,7 +410,8 @@ def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
 
 
 def proxy_configuration(spec: LabSpec) -> dict[str, Any]:
-    """KubeProxyConfiguration (https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/)."""
+    """KubeProxyConfiguration
+    (https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/)."""
     own = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -367,7 +420,9 @@ def proxy_configuration(spec: LabSpec) -> dict[str, Any]:
     }
     if pod_addresses_of(spec).from_cluster_cidr:
         own["clusterCIDR"] = spec.network.clusterCIDR
-    return upstream.merged(own, upstream.settings()["kubeProxy"].effective(spec.kubeProxy.configuration.data))
+    return upstream.merged(
+        own, upstream.settings()["kubeProxy"].effective(spec.kubeProxy.configuration.data)
+    )
 
 
 def _json(value: dict[str, Any]) -> bytes:

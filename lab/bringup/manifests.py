@@ -120,12 +120,17 @@ async def _resource(client: Client, obj: KubeObject) -> Resource[Any]:
     return Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
 
 
-async def _ready(client: Client, where: str, resource: Resource[Any], obj: KubeObject, note: Note) -> None:
-    """Returns when it is ready; raises ManifestError when it will not be. Bring-up limits how long it may take."""
+async def _ready(
+    client: Client, where: str, resource: Resource[Any], obj: KubeObject, note: Note
+) -> None:
+    """Returns when it is ready; raises ManifestError when it will not be. Bring-up limits how long
+    it may take."""
     if not rollout.is_waited_for(resource.group, resource.plural):
         return
     said = ""
-    while missing := rollout.lacks(resource.plural, item := await _found(client, where, resource, obj)):
+    while missing := rollout.lacks(
+        resource.plural, item := await _found(client, where, resource, obj)
+    ):
         pods = await _pods(client, item)
         if reason := rollout.hopeless(item, pods):
             raise ManifestError(f"{where}: {reason}")
@@ -137,7 +142,9 @@ async def _ready(client: Client, where: str, resource: Resource[Any], obj: KubeO
         await asyncio.sleep(_POLL)
 
 
-async def _found(client: Client, where: str, resource: Resource[Any], obj: KubeObject) -> KubeObject:
+async def _found(
+    client: Client, where: str, resource: Resource[Any], obj: KubeObject
+) -> KubeObject:
     metadata = obj["metadata"]
     while True:
         try:

@@ -1,4 +1,5 @@
-"""What the pod network of a lab file brings into the lab: its descriptor, asked with the facts of spec and plan."""
+"""What the pod network of a lab file brings into the lab: its descriptor, asked with the facts of
+spec and plan."""
 
 from __future__ import annotations
 
@@ -26,5 +27,7 @@ def cluster_of(spec: LabSpec, plan: TopologyPlan) -> Cluster:
 
 
 def _host(machine: Machine) -> Host:
-    interfaces = tuple(Interface(one.name, one.address, one.switch, one.port) for one in machine.interfaces)
+    interfaces = tuple(
+        Interface(one.name, one.address, one.switch, one.port) for one in machine.interfaces
+    )
     return Host(machine.name, interfaces, machine.addresses)

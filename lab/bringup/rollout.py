@@ -1,8 +1,9 @@
-"""Whether what a manifest has made is ready, as `kubectl rollout status` decides it, and why it is not. Pure.
+"""Whether what a manifest has made is ready, as `kubectl rollout status` decides it, and why it is
+not. Pure.
 
-A pod that waits may still become ready whatever it waits for: a ConfigMap may come later, a crash may be over when the
-database answers, a node may get room. So only what cannot pass by itself ends the wait (`hopeless`), and all else is
-told (`trouble`).
+A pod that waits may still become ready whatever it waits for: a ConfigMap may come later, a crash
+may be over when the database answers, a node may get room. So only what cannot pass by itself ends
+the wait (`hopeless`), and all else is told (`trouble`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def hopeless(item: KubeObject, pods: Sequence[KubeObject]) -> str:
 
 
 def trouble(item: KubeObject, pods: Sequence[KubeObject]) -> str:
-    """What keeps the object from being ready, in upstream's words where there are any; "" if nothing is known."""
+    """What keeps the object from being ready, in upstream's words where there are any; "" if
+    nothing is known."""
     if (failure := _condition(item, "ReplicaFailure")) and failure["status"] == "True":
         return str(failure.get("message") or failure.get("reason", ""))
     return next((said for pod in pods for said in _said(pod)), "")
@@ -89,7 +91,11 @@ def _pod_lacks(item: KubeObject) -> str:
     """A pod that has done its work is ready, too."""
     phase = item.get("status", {}).get("phase", "Pending")
     ready = _condition(item, "Ready")
-    return "" if phase == "Succeeded" or (ready and ready["status"] == "True") else f"not ready, phase {phase}"
+    return (
+        ""
+        if phase == "Succeeded" or (ready and ready["status"] == "True")
+        else f"not ready, phase {phase}"
+    )
 
 
 _LACKS: Mapping[str, Callable[[KubeObject], str]] = {
@@ -123,15 +129,21 @@ def _why_failed(pod: KubeObject) -> str:
     status = pod["status"]
     if status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-    return next((f"container {name}{ended}" for name, ended, _ in _containers(pod) if ended), "its containers ended")
+    return next(
+        (f"container {name}{ended}" for name, ended, _ in _containers(pod) if ended),
+        "its containers ended",
+    )
 
 
 def _said(pod: KubeObject) -> Iterator[str]:
-    """Why a container is not ready, in the kubelet's words where it has any, or why the pod is on no node."""
+    """Why a container is not ready, in the kubelet's words where it has any, or why the pod is on
+    no node."""
     for name, ended, container in _containers(pod):
         waiting = container.get("state", {}).get("waiting") or {}
         if waiting.get("reason") not in _STARTING:
-            yield f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ") + (f"; it{ended}" if ended else "")
+            yield f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ") + (
+                f"; it{ended}" if ended else ""
+            )
         elif not container.get("ready") and ended:
             yield f"container {name}{ended}"
         elif not container.get("ready") and container.get("started"):
@@ -142,7 +154,8 @@ def _said(pod: KubeObject) -> Iterator[str]:
 
 
 def _containers(pod: KubeObject) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Name, how it ended last (" ended with exit code 1 (Error)", "" if it did not fail) and status of each."""
+    """Name, how it ended last (" ended with exit code 1 (Error)", "" if it did not fail) and status
+    of each."""
     status: Mapping[str, Any] = pod.get("status", {})
     for field in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(field) or ():
@@ -151,7 +164,11 @@ def _containers(pod: KubeObject) -> Iterator[tuple[str, str, Mapping[str, Any]]]
 
 def _ended(container: Mapping[str, Any]) -> str:
     states = (container.get("state") or {}, container.get("lastState") or {})
-    last: Mapping[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
+    last: Mapping[str, Any] = next(
+        (state["terminated"] for state in states if "terminated" in state), {}
+    )
     if not last.get("exitCode"):
         return ""
-    return f" ended with exit code {last['exitCode']}" + (f" ({last['reason']})" if last.get("reason") else "")
+    return f" ended with exit code {last['exitCode']}" + (
+        f" ({last['reason']})" if last.get("reason") else ""
+    )

@@ -1,11 +1,13 @@
-"""Routers of a topology that speak BGP (`topology.routing` of a lab file): their configuration. Pure.
+"""Routers of a topology that speak BGP (`topology.routing` of a lab file): their configuration.
+Pure.
 
-A router that has an AS number speaks BGP with every other one that shares a network with it. It also takes whatever
-node connects from one of its networks (AS 64512 is Calico's default). It announces its own networks, and nobody is told
-a default route. Of two-racks, the spine has AS 65000, tor-1 65001 and tor-2 65002.
+A router that has an AS number speaks BGP with every other one that shares a network with it. It
+also takes whatever node connects from one of its networks (AS 64512 is Calico's default). It
+announces its own networks, and nobody is told a default route. Of two-racks, the spine has AS
+65000, tor-1 65001 and tor-2 65002.
 
-Nodes behind different routers may have one AS: a router writes its own in place of theirs when it tells a node
-(as-override), or the other nodes' routes would look like a loop.
+Nodes behind different routers may have one AS: a router writes its own in place of theirs when it
+tells a node (as-override), or the other nodes' routes would look like a loop.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _FAST = 3  # seconds: hold time, so that a dead router is noticed while people l
 
 @dataclass(frozen=True)
 class Daemon:
-    """A process of a router: argv, in which ROOT is the folder of the unpacked packages, or main with args."""
+    """A process of a router: argv, in which ROOT is the folder of the unpacked packages, or main
+    with args."""
 
     name: str
     argv: tuple[str, ...] = ()
@@ -36,7 +39,8 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Router:
-    """What its BGP needs to know. neighbours: (address, AS); nodes: the networks whose nodes may connect."""
+    """What its BGP needs to know. neighbours: (address, AS); nodes: the networks whose nodes may
+    connect."""
 
     machine: Machine
     number: int
@@ -45,7 +49,8 @@ class Router:
 
 
 def routers(plan: TopologyPlan) -> list[Router]:
-    """The routers that have an AS number, first those without nodes. Those that share a network are neighbours."""
+    """The routers that have an AS number, first those without nodes. Those that share a network are
+    neighbours."""
     speakers = [machine for machine in plan.machines if machine.asn]
     node_networks = {_network(address) for node in plan.nodes for address in _addresses(node)}
     found = []
@@ -57,7 +62,11 @@ def routers(plan: TopologyPlan) -> list[Router]:
             for address in _addresses(other)
             if other is not router and _network(address) in own
         )
-        nodes = tuple(_network(address) for address in _addresses(router) if _network(address) in node_networks)
+        nodes = tuple(
+            _network(address)
+            for address in _addresses(router)
+            if _network(address) in node_networks
+        )
         found.append(Router(router, router.asn, neighbours, nodes))
     return sorted(found, key=lambda router: bool(router.nodes))
 
@@ -86,7 +95,14 @@ def daemons(kind: str) -> tuple[Daemon, ...]:
             f"{CONFIG}/bird.pid",
         ),
     )
-    flags = ("-t", "toml", "-f", f"{CONFIG}/gobgpd.conf", "--pprof-disable", "--api-hosts=127.0.0.1:50051")
+    flags = (
+        "-t",
+        "toml",
+        "-f",
+        f"{CONFIG}/gobgpd.conf",
+        "--pprof-disable",
+        "--api-hosts=127.0.0.1:50051",
+    )
     gobgpd = Daemon("gobgpd", (f"{ROOT}/usr/bin/gobgpd", *flags))
     # GoBGP leaves the kernel to others, and Debian's does not understand Debian's zebra: components/bgp hears its best
     # paths over iBGP, and tells it the connected networks.
@@ -109,7 +125,19 @@ def _frr(name: str, *more: str) -> Daemon:
     flags = ["-u", "root", "-g", "root", "-A", "127.0.0.1", "-P", "0", "--log", "stdout", *more]
     # Its group is made when the package is installed, and is asked for whatever the flags say.
     with_group = f'mount --bind {CONFIG}/group /etc/group && exec "$0" "$@"'
-    return Daemon(name, ("unshare", "--mount", "sh", "-c", with_group, f"{ROOT}/usr/lib/frr/{name}", *paths, *flags))
+    return Daemon(
+        name,
+        (
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            with_group,
+            f"{ROOT}/usr/lib/frr/{name}",
+            *paths,
+            *flags,
+        ),
+    )
 
 
 def files(kind: str, router: Router) -> dict[str, bytes]:
@@ -190,7 +218,10 @@ def bgpd(router: Router) -> str:
 
 
 def _quick(neighbour: str) -> list[str]:
-    return [f" neighbor {neighbour} advertisement-interval 0", f" neighbor {neighbour} timers connect 1"]
+    return [
+        f" neighbor {neighbour} advertisement-interval 0",
+        f" neighbor {neighbour} timers connect 1",
+    ]
 
 
 def gobgpd(router: Router) -> str:
@@ -216,7 +247,11 @@ def gobgpd(router: Router) -> str:
             f"    peer-as = {number}",
             # It tells no path to a peer whose AS is in it, whatever it would write in its place: the other rack must
             # not see the nodes' AS. Nodes of one rack are not told of each other; their default route serves.
-            *(['    remove-private-as = "all"'] if router.nodes and number != router.number else []),
+            *(
+                ['    remove-private-as = "all"']
+                if router.nodes and number != router.number
+                else []
+            ),
             "  [neighbors.timers.config]",
             *timers,
         ]
@@ -243,20 +278,31 @@ def gobgpd(router: Router) -> str:
 
 def fib(router: Router) -> str:
     """components/bgp's file beside GoBGP."""
-    networks = [(ipaddress.ip_interface(address).network, bare(address)) for address in _addresses(router.machine)]
+    networks = [
+        (ipaddress.ip_interface(address).network, bare(address))
+        for address in _addresses(router.machine)
+    ]
     document = {
         "localAS": router.number,
         "routerID": _other_identifier(router.machine),
         "listen": [],
         "connectRetry": 1,
         "announce": [{"prefix": str(network), "nextHop": address} for network, address in networks],
-        "peers": [{"name": "gobgpd", "address": _LOOPBACK, "localAddress": _LOOPBACK, "remoteAS": router.number}],
+        "peers": [
+            {
+                "name": "gobgpd",
+                "address": _LOOPBACK,
+                "localAddress": _LOOPBACK,
+                "remoteAS": router.number,
+            }
+        ],
     }
     return json.dumps(document, indent=2) + "\n"
 
 
 def _other_identifier(machine: Machine) -> str:
-    """A BGP identifier that is not GoBGP's, which is the machine's address (RFC 6286 section 2.1)."""
+    """A BGP identifier that is not GoBGP's, which is the machine's address (RFC 6286 section
+    2.1)."""
     if len(machine.interfaces) > 1:
         return bare(machine.interfaces[1].address)
     return str(ipaddress.IPv4Address(int(ipaddress.IPv4Address(machine.address)) ^ (1 << 31)))

@@ -1,6 +1,8 @@
-"""Bring-up as a story: the ordered steps that turn an empty sandbox into a cluster. Runs as the sandbox's PID 2.
+"""Bring-up as a story: the ordered steps that turn an empty sandbox into a cluster. Runs as the
+sandbox's PID 2.
 
-Nothing here undoes anything: when a step fails the lab process ends, and with it the sandbox and all it holds.
+Nothing here undoes anything: when a step fails the lab process ends, and with it the sandbox and
+all it holds.
 """
 
 from __future__ import annotations
@@ -51,15 +53,16 @@ from kubewire.topologies.plan import TopologyPlan
 if TYPE_CHECKING:
     from mininet.net import Mininet
 
-#: Of the lab's own folder, the same for every host: the fork server, its catalogue of images, the lab file.
+#: Of the lab's own folder, the same for every host: the fork server, its catalogue of images, the
+#: lab file.
 RUNTIME_SOCKET = mounts.LAB / "runtime.sock"
 CATALOGUE = mounts.LAB / "images.yaml"
 LAB_FILE = mounts.LAB / "lab.json"
 _DEADLINE = 60.0
 #: Of a lab whose ranges overlap: it may never become ready, and is worth looking at then, too.
 _OVERLAP_DEADLINE = 30.0
-#: What the last step may take as a multiple of the steps before it, if that is more: an emulated processor on a busy
-#: machine needs minutes for what takes two seconds elsewhere.
+#: What the last step may take as a multiple of the steps before it, if that is more: an emulated
+#: processor on a busy machine needs minutes for what takes two seconds elsewhere.
 _SLOW_MACHINE = 5
 _READY_STEP = "nodes ready, cluster DNS answering"
 #: With the quotes around it: what is in JSON becomes a number.
@@ -86,7 +89,8 @@ class Lab:
         self._began = time.monotonic()
 
     def bring_up(self) -> None:
-        """All steps in order. Raises BringUpFailed naming the step, the node, the command and its output."""
+        """All steps in order. Raises BringUpFailed naming the step, the node, the command and its
+        output."""
         with self._step("fork server"):
             self._start_runtime()
         with self._step(f"network: {len(self.plan.nodes)} nodes, {self.plan.name}"):
@@ -132,17 +136,36 @@ class Lab:
             raise
         except _command_errors() as error:
             raise BringUpFailed(
-                name, "a command failed", node=error.host, command=error.command, output=error.output
+                name,
+                "a command failed",
+                node=error.host,
+                command=error.command,
+                output=error.output,
             ) from error
-        except Exception as error:  # Mininet raises plain Exception; whatever it is, the step is named
+        except (
+            Exception
+        ) as error:  # Mininet raises plain Exception; whatever it is, the step is named
             traceback.print_exc()
             raise BringUpFailed(name, str(error) or type(error).__name__) from error
         self._progress.send(step=name, state="done", seconds=round(time.monotonic() - began, 3))
 
     def _start_runtime(self) -> None:
         door = self._doors.runtime.fileno()
-        command = [sys.executable, "-m", "kubewire.components.runtime", "--socket", str(RUNTIME_SOCKET)]
-        command += ["--listen-fd", str(door), "--state", str(mounts.LAB), "--lower", str(mounts.IMAGE)]
+        command = [
+            sys.executable,
+            "-m",
+            "kubewire.components.runtime",
+            "--socket",
+            str(RUNTIME_SOCKET),
+        ]
+        command += [
+            "--listen-fd",
+            str(door),
+            "--state",
+            str(mounts.LAB),
+            "--lower",
+            str(mounts.IMAGE),
+        ]
         for folder in mounts.system_folders():
             command += ["--over", str(folder)]
         for folder in code_folders():
@@ -153,7 +176,8 @@ class Lab:
             self._runtime_process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[door]
             )
-        # The fork server alone holds it: when that ends, connections are refused and not left waiting.
+        # The fork server alone holds it: when that ends, connections are refused and not left
+        # waiting.
         self._doors.runtime.close()
 
     def _connect_runtime(self) -> None:
@@ -178,12 +202,18 @@ class Lab:
 
         # kubewire itself may lie in /tmp, which is private to every node; so may what is shared.
         shown = [*code_folders(), *(Path(share.path) for share in self.spec.share)]
-        own = [str(path) for path in topmost(shown) if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
+        own = [
+            str(path)
+            for path in topmost(shown)
+            if path.is_relative_to("/tmp") or path.is_relative_to("/run")
+        ]
         self.network = network.build(self.plan, *own, directories=[*registry.directories()])
         # Of the families that the lab has; every host sees this file.
         server = self.plan.find(DNS_HOST)
         nameservers = server.addresses if server else NO_NAMESERVER
-        Path("/etc/resolv.conf").write_text("".join(f"nameserver {address}\n" for address in nameservers))
+        Path("/etc/resolv.conf").write_text(
+            "".join(f"nameserver {address}\n" for address in nameservers)
+        )
 
     def pid(self, host: str) -> int:
         """The pid whose net and mount namespaces are the host's."""
@@ -213,7 +243,9 @@ class Lab:
             try:
                 _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
             except OSError as error:
-                raise LabError(f"{file.path} on {file.host} cannot be written: {error.strerror}") from error
+                raise LabError(
+                    f"{file.path} on {file.host} cannot be written: {error.strerror}"
+                ) from error
 
     def _write_catalogue(self) -> None:
         CATALOGUE.write_text(json.dumps(self.spec.as_dict()["images"]))
@@ -229,7 +261,8 @@ class Lab:
             self.start_component(component.id)
 
     def start_component(self, component_id: str) -> None:
-        """Fork a component into its host. Raises BringUpFailed with the fork server's reason, LabError if it runs."""
+        """Fork a component into its host. Raises BringUpFailed with the fork server's reason,
+        LabError if it runs."""
         component = self.components[component_id]
         pid = 0 if component.host == FABRIC else self.pid(component.host)
         args = tuple(_PID.sub(lambda found: str(self.pid(found[1])), arg) for arg in component.args)
@@ -243,12 +276,16 @@ class Lab:
             join={"net": pid, "mnt": pid} if pid else {},
             labels={"component": component.name, "host": component.host},
         )
-        log = os.open(mounts.LOGS / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(
+            mounts.LOGS / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+        )
         try:
             fds = {DOOR_FD: self._doors.api.fileno()} if component.door else None
             with self._lock:
                 self._forget_ended(component_id)
-                self.processes[component_id] = self.runtime.spawn(spec, stdout=log, stderr=log, fds=fds)
+                self.processes[component_id] = self.runtime.spawn(
+                    spec, stdout=log, stderr=log, fds=fds
+                )
         except RuntimeApiError as error:
             raise BringUpFailed(
                 "start a component", str(error), node=component.host, command=component.command
@@ -275,9 +312,12 @@ class Lab:
             self.runtime.wait(process.id, timeout=15.0)
 
     def dead_component(self) -> BringUpFailed | None:
-        """A component that ended by itself during bring-up, with the end of its log. A user's may end with 0."""
+        """A component that ended by itself during bring-up, with the end of its log. A user's may
+        end with 0."""
         with self._lock:
-            ended = [p for p in self.runtime.list({}) if "component" in p.labels and p.exit is not None]
+            ended = [
+                p for p in self.runtime.list({}) if "component" in p.labels and p.exit is not None
+            ]
         named = [(p, self.components[f"{p.labels['component']}@{p.labels['host']}"]) for p in ended]
         # A process of the lab file may end, if it ends with 0.
         failed = [
@@ -304,9 +344,11 @@ class Lab:
             self._dns_answers()
 
     def _on_control_plane(self, step: str, main: str, name: str) -> None:
-        """Runs a program on the control-plane node, as kubeadm would: the sandbox itself has no way to the API.
+        """Runs a program on the control-plane node, as kubeadm would: the sandbox itself has no way
+        to the API.
 
-        It gets the administrator's kubeconfig and the lab file, and writes notes to stdout. Its log is NAME.log.
+        It gets the administrator's kubeconfig and the lab file, and writes notes to stdout. Its log
+        is NAME.log.
         """
         node = self.plan.nodes[0].name
         read_end, write_end = os.pipe()
@@ -334,11 +376,14 @@ class Lab:
         if status.shell_code == WRONG_INPUT:
             raise BringUpFailed(step, _tail(path).splitlines()[-1], output=self._complaints())
         if status.shell_code:
-            raise BringUpFailed(step, f"exit code {status.shell_code}", node=node, output=_tail(path))
+            raise BringUpFailed(
+                step, f"exit code {status.shell_code}", node=node, output=_tail(path)
+            )
         self.runtime.remove(process.id)
 
     def _dns_answers(self) -> None:
-        """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace there."""
+        """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace
+        there."""
         server = ClusterAddresses.of(self.spec.network.serviceCIDR).dns_service
         name = f"kubernetes.default.svc.{self.spec.network.clusterDomain}"
         # Another Corefile may well not know this name.

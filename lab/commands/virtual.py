@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,7 +214,7 @@ def make(options: argparse.Namespace) -> int:
     for kernel in kernels:
         try:
             _install(kernel, steps)
-            steps.run(f"kernel {kernel.name}", lambda progress, kernel=kernel: _build(kernel, progress))  # type: ignore[misc]
+            steps.run(f"kernel {kernel.name}", partial(_build, kernel))
         except debian.SetUpFailed as error:
             failed = str(error)
             if not build.refusal(kernel):

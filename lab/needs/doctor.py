@@ -151,7 +151,9 @@ def show(*, as_json: bool = False) -> int:
     """Print the report. Returns 1 if something is missing that every lab needs."""
     found, others, refused = findings(), vm_features(), vm_refusals()
     if as_json:
-        plain = [{"part": part} | asdict(finding) for part, of_it in found.items() for finding in of_it]
+        plain = [
+            {"part": part} | asdict(finding) for part, of_it in found.items() for finding in of_it
+        ]
         known = {
             "kernel": platform.release(),
             "findings": plain,

@@ -1,8 +1,8 @@
 """Makes mypy refuse `.get("misspelt")` of a TypedDict; `plugins` in pyproject.toml names this file.
 
-mypy reports an unknown key in `obj["misspelt"]`, but gives `obj.get("misspelt")` the type `object`, because a subtype
-of the TypedDict may have the key. An object of the Kubernetes API has the fields of its kind and no others, and most
-fields are read with `.get`.
+mypy reports an unknown key in `obj["misspelt"]`, but gives `obj.get("misspelt")` the type `object`,
+because a subtype of the TypedDict may have the key. An object of the Kubernetes API has the fields
+of its kind and no others, and most fields are read with `.get`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def _get(context: MethodContext) -> Type:
         for key in keys:
             if key not in mapping.items:
                 name = mapping.fallback.type.name
-                context.api.fail(f'TypedDict "{name}" has no key "{key}"', context.context, code=TYPEDDICT_UNKNOWN_KEY)
+                context.api.fail(
+                    f'TypedDict "{name}" has no key "{key}"',
+                    context.context,
+                    code=TYPEDDICT_UNKNOWN_KEY,
+                )
     return typed_dict_get_callback(context)
 
 

@@ -81,7 +81,9 @@ def content(listing: Listing, root: Path) -> str:
 def main() -> int:
     """Writes one file after the other, because two lists may be in one file."""
     for listing in LISTINGS:
-        if code := sources.write_generated({sources.FOLDER / listing.file: content(listing, sources.FOLDER)}):
+        if code := sources.write_generated(
+            {sources.FOLDER / listing.file: content(listing, sources.FOLDER)}
+        ):
             return code
     return 0
 

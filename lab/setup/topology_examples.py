@@ -1,4 +1,5 @@
-"""Writes each shape as a lab file of its own hosts, topologies/examples/SHAPE.yaml: a start for one's own topology."""
+"""Writes each shape as a lab file of its own hosts, topologies/examples/SHAPE.yaml: a start for
+one's own topology."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(
-    _Flow, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
+    _Flow,
+    lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True),
 )
 
 

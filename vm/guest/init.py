@@ -36,7 +36,9 @@ LOOK_EVERY = 0.02
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
+def mount(
+    source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = ""
+) -> None:
     """mount(2). Raises OSError."""
     result = _libc.mount(
         source.encode(),
@@ -125,7 +127,9 @@ def system_mounts() -> None:
         ("bpf", "/sys/fs/bpf", "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
     ):
         Path(target).mkdir(exist_ok=True) if target.startswith("/dev") else None
-        with contextlib.suppress(OSError):  # the kernel may lack it; programs that need it will report that
+        with contextlib.suppress(
+            OSError
+        ):  # the kernel may lack it; programs that need it will report that
             mount(source, target, fstype, flags, data)
     for name, target in {
         "fd": "/proc/self/fd",
@@ -187,7 +191,10 @@ class Job:
             Path(path).mkdir(parents=True, exist_ok=True)
             bind(folder / "outputs" / str(number), path)
         self.pipes = {name: os.pipe() for name in ("stdout", "stderr")}
-        self.files = {name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in self.pipes}
+        self.files = {
+            name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for name in self.pipes
+        }
         environment = {
             "PATH": PATH,
             "HOME": "/root",

@@ -129,7 +129,10 @@ def initrd(tree: Path, release: str) -> bytes:
     if busybox is None:
         raise BuildFailed("there is no busybox; it is one of the packages in debian-packages.txt")
     members: list[tuple[str, int, bytes]] = [
-        *((folder, stat.S_IFDIR | 0o755, b"") for folder in ("bin", "modules", "lib", "lib64", "dev")),
+        *(
+            (folder, stat.S_IFDIR | 0o755, b"")
+            for folder in ("bin", "modules", "lib", "lib64", "dev")
+        ),
         ("init", stat.S_IFREG | 0o755, _INIT.encode()),
         ("bin/busybox", stat.S_IFREG | 0o755, Path(busybox).read_bytes()),
     ]

@@ -225,7 +225,9 @@ def reached(roots: list[str], types: Types) -> list[str]:
 
 def model(name: str, types: Types) -> dict[str, object]:
     fields = sorted(flat_fields(name, types), key=lambda field: field.json)
-    result: dict[str, object] = {"fields": {field.json: letter(field.type, types) for field in fields}}
+    result: dict[str, object] = {
+        "fields": {field.json: letter(field.type, types) for field in fields}
+    }
     if required := [field.json for field in fields if field.is_required]:
         result["required"] = required
     patch = {
@@ -243,7 +245,8 @@ def model(name: str, types: Types) -> dict[str, object]:
 
 
 def list_keys(field: Field) -> list[str] | None:
-    """The keys by which server-side apply tells items apart, where the patch merge key is not it."""
+    """The keys by which server-side apply tells items apart, where the patch merge key is not
+    it."""
     keys = list(field.markers.get("listMapKey", ()))
     if not keys and field.markers.get("listType") != ("set",):
         return None
@@ -331,12 +334,18 @@ def models_text(types: Types) -> str:
 def numbers_text(types: Types) -> str:
     names = reached([*kinds(types), *_MORE_MODELS], types)
     return _lines(
-        {message(name): message_fields(name, types) for name in messages_of([*names, *_MORE_MESSAGES], types)}
+        {
+            message(name): message_fields(name, types)
+            for name in messages_of([*names, *_MORE_MESSAGES], types)
+        }
     )
 
 
 def _lines(bodies: Mapping[str, object]) -> str:
-    lines = (f"{json.dumps(name)}:{json.dumps(body, separators=(',', ':'))}" for name, body in sorted(bodies.items()))
+    lines = (
+        f"{json.dumps(name)}:{json.dumps(body, separators=(',', ':'))}"
+        for name, body in sorted(bodies.items())
+    )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

@@ -81,9 +81,13 @@ def content(kinds: Iterable[models.GroupVersionKind] = KINDS) -> str:
     """The module. Raises LookupError for a kind that models.json lacks."""
     reachable = _reachable(kinds)
     names = _names(reachable)
-    elements = {kind[2:] for model in reachable for kind in model.fields.values() if kind.startswith("[#")}
+    elements = {
+        kind[2:] for model in reachable for kind in model.fields.values() if kind.startswith("[#")
+    }
     ordered = sorted(reachable, key=lambda model: names[model.name])
-    return "\n\n".join([_HEAD, *(_class(model, names, model.name in elements) for model in ordered)])
+    return "\n\n".join(
+        [_HEAD, *(_class(model, names, model.name in elements) for model in ordered)]
+    )
 
 
 def _reachable(kinds: Iterable[models.GroupVersionKind]) -> list[Model]:
@@ -106,8 +110,8 @@ def _of_kind(kind: models.GroupVersionKind) -> Model:
 
 
 def _names(reachable: Iterable[Model]) -> dict[str, str]:
-    """The class of each definition: its Go type, and where two packages have one, the package's name before it, as in
-    the official Python client: CoreV1EndpointPort, DiscoveryV1EndpointPort.
+    """The class of each definition: its Go type, and where two packages have one, the package's
+    name before it, as in the official Python client: CoreV1EndpointPort, DiscoveryV1EndpointPort.
     """
     by_short: dict[str, list[Model]] = {}
     for model in reachable:
@@ -127,8 +131,9 @@ def _package(model: Model) -> str:
 def _class(model: Model, names: Mapping[str, str], is_element: bool) -> str:
     """A required field is Required only in the elements of lists.
 
-    Elsewhere OpenAPI's `required` says too much: a status that nobody has written yet lacks the counts that are
-    required in it, and whoever reads a struct that may be absent writes `obj.get("spec") or {}`.
+    Elsewhere OpenAPI's `required` says too much: a status that nobody has written yet lacks the
+    counts that are required in it, and whoever reads a struct that may be absent writes
+    `obj.get("spec") or {}`.
     """
     required = model.required if is_element else ()
     lines = [f"class {names[model.name]}(TypedDict, total=False):"]

@@ -11,7 +11,14 @@ from kubewire.components.kubeapi.nodeaffinity import pod_admits_node
 from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, untolerated
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import DaemonSet, Node, NodeSelectorTerm, Pod, PodSpec, Toleration
+    from kubewire.components.kubeapi.types import (
+        DaemonSet,
+        Node,
+        NodeSelectorTerm,
+        Pod,
+        PodSpec,
+        Toleration,
+    )
 
 TEMPLATE_GENERATION = "pod-template-generation"
 _NODE = "node.kubernetes.io"
@@ -38,7 +45,9 @@ def tolerations(spec: PodSpec) -> list[Toleration]:
     wanted = [*_TOLERATED]
     if spec.get("hostNetwork"):
         wanted.append((f"{_NODE}/network-unavailable", NO_SCHEDULE))
-    added: list[Toleration] = [{"key": key, "operator": "Exists", "effect": effect} for key, effect in wanted]
+    added: list[Toleration] = [
+        {"key": key, "operator": "Exists", "effect": effect} for key, effect in wanted
+    ]
     keep = [item for item in spec.get("tolerations") or [] if item not in added]
     return keep + added
 
@@ -85,7 +94,9 @@ def new_pod(daemonset: DaemonSet, node: str, digest: str) -> Pod:
     pod["metadata"]["labels"] |= {CONTROLLER_REVISION_HASH: digest, TEMPLATE_GENERATION: generation}
     pod["spec"]["tolerations"] = tolerations(pod["spec"])
     affinity = copy.deepcopy(pod["spec"].get("affinity") or {})
-    terms: list[NodeSelectorTerm] = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
+    terms: list[NodeSelectorTerm] = [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    ]
     affinity.setdefault("nodeAffinity", {})["requiredDuringSchedulingIgnoredDuringExecution"] = {
         "nodeSelectorTerms": terms
     }

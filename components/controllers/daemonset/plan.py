@@ -25,7 +25,13 @@ from kubewire.components.controllers.revisions import plan_history, plan_truncat
 from kubewire.components.kubeapi.resources import DAEMONSETS, PODS
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import ControllerRevision, DaemonSet, DaemonSetStatus, Node, Pod
+    from kubewire.components.kubeapi.types import (
+        ControllerRevision,
+        DaemonSet,
+        DaemonSetStatus,
+        Node,
+        Pod,
+    )
 
 _BURST = 250
 

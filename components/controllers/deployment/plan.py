@@ -37,7 +37,13 @@ from kubewire.components.controllers.podtemplate import (
 from kubewire.components.kubeapi.resources import DEPLOYMENTS, REPLICASETS
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Deployment, DeploymentStatus, PartialObjectMetadata, Pod, ReplicaSet
+    from kubewire.components.kubeapi.types import (
+        Deployment,
+        DeploymentStatus,
+        PartialObjectMetadata,
+        Pod,
+        ReplicaSet,
+    )
 
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"

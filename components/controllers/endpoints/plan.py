@@ -109,7 +109,9 @@ def _truncated(groups: Sequence[_Group]) -> tuple[list[EndpointSubset], bool]:
     return made, total > MAX_ADDRESSES
 
 
-def _share(members: tuple[_Addresses, _Addresses], ready: int, unready: int) -> tuple[_Addresses, _Addresses]:
+def _share(
+    members: tuple[_Addresses, _Addresses], ready: int, unready: int
+) -> tuple[_Addresses, _Addresses]:
     def part(items: _Addresses, whole: int, room: int) -> _Addresses:
         return items if whole <= room else items[: -(-len(items) * room // whole)]
 

@@ -10,7 +10,13 @@ from kubewire.components.controllers.meta import is_deleting
 from kubewire.components.controllers.pods import is_finished
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import ContainerPort, DiscoveryV1EndpointPort, Pod, Service, ServicePort
+    from kubewire.components.kubeapi.types import (
+        ContainerPort,
+        DiscoveryV1EndpointPort,
+        Pod,
+        Service,
+        ServicePort,
+    )
 
 IPV4 = "IPv4"
 IPV6 = "IPv6"

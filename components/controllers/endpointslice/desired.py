@@ -12,7 +12,14 @@ from kubewire.components.controllers.meta import is_deleting, labels_of
 from kubewire.components.controllers.pods import is_ready
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import DiscoveryV1EndpointPort, Endpoint, EndpointHints, Node, Pod, Service
+    from kubewire.components.kubeapi.types import (
+        DiscoveryV1EndpointPort,
+        Endpoint,
+        EndpointHints,
+        Node,
+        Pod,
+        Service,
+    )
 
 ZONE = "topology.kubernetes.io/zone"
 

@@ -229,7 +229,11 @@ def _new(shape: Shape, draft: _Draft) -> EndpointSlice:
 
 def _changed(shape: Shape, draft: _Draft, existing: EndpointSlice) -> EndpointSlice:
     annotations = _annotations(shape, annotations_of(existing))
-    metadata: ObjectMeta = {**existing["metadata"], "labels": dict(shape.labels), "annotations": annotations}
+    metadata: ObjectMeta = {
+        **existing["metadata"],
+        "labels": dict(shape.labels),
+        "annotations": annotations,
+    }
     return {
         **existing,
         "metadata": metadata,

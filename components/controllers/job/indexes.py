@@ -63,7 +63,9 @@ def new_pod(job: Job, index: int | None) -> Pod:
     metadata["generateName"] = f"{name}-{index}-"
     metadata["annotations"][INDEX] = metadata["labels"][INDEX] = str(index)
     pod["spec"].setdefault("hostname", f"{name}-{index}")
-    path: EnvVarSource = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
+    path: EnvVarSource = {
+        "fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}
+    }
     variable: EnvVar = {"name": "JOB_COMPLETION_INDEX", "valueFrom": path}
     for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
         given = container.get("env") or []

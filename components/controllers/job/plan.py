@@ -48,7 +48,13 @@ from kubewire.components.controllers.pods import is_active, is_ready, phase, res
 from kubewire.components.kubeapi.resources import JOBS, PODS
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Job, JobCondition, JobStatus, Pod, UncountedTerminatedPods
+    from kubewire.components.kubeapi.types import (
+        Job,
+        JobCondition,
+        JobStatus,
+        Pod,
+        UncountedTerminatedPods,
+    )
 
 _FIRST_BACKOFF = 10.0
 _LAST_BACKOFF = 600.0
@@ -414,7 +420,9 @@ def _condition(kind: str, status: str, reason: str, message: str, now: datetime)
     }
 
 
-def _suspension(job: Job, conditions: list[JobCondition], now: datetime) -> tuple[list[JobCondition], tuple[Emit, ...]]:
+def _suspension(
+    job: Job, conditions: list[JobCondition], now: datetime
+) -> tuple[list[JobCondition], tuple[Emit, ...]]:
     standing = next((item for item in conditions if item["type"] == "Suspended"), None)
     wanted = "True" if job["spec"].get("suspend") else "False"
     if (standing["status"] if standing else "False") == wanted:

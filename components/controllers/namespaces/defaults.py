@@ -63,7 +63,9 @@ class _DefaultsController(KeyedController):
 
     name = ""
 
-    def _enqueue_namespace(self, old: PartialObjectMetadata | None, new: PartialObjectMetadata | None) -> None:
+    def _enqueue_namespace(
+        self, old: PartialObjectMetadata | None, new: PartialObjectMetadata | None
+    ) -> None:
         obj = new or old or {}
         if obj["metadata"]["name"] == self.name:
             self.queue.add(("", obj["metadata"]["namespace"]))

@@ -18,7 +18,11 @@ from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import NAMESPACES, PODS, Resource
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Namespace, NamespaceCondition, PartialObjectMetadata
+    from kubewire.components.kubeapi.types import (
+        Namespace,
+        NamespaceCondition,
+        PartialObjectMetadata,
+    )
 
 _FINALIZER = "kubernetes"
 #: Seconds between two looks at a namespace whose pods are shutting down.
@@ -173,7 +177,9 @@ class NamespaceController(KeyedController):
                 finalizers.update(item["metadata"].get("finalizers") or [])
         return Outcome(remaining, finalizers, discovered.failed, errors)
 
-    async def _empty_of(self, resource: Resource[Any], namespace: str) -> list[PartialObjectMetadata]:
+    async def _empty_of(
+        self, resource: Resource[Any], namespace: str
+    ) -> list[PartialObjectMetadata]:
         items = (await self.client.list(resource, namespace)).items
         if not items:
             return []

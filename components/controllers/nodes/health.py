@@ -48,7 +48,11 @@ def unknown_conditions(node: Node, now: datetime) -> list[NodeCondition] | None:
 
 
 def _unknown(node: Node, kind: str, held: NodeCondition | None, now: datetime) -> NodeCondition:
-    fresh: NodeCondition = {"type": kind, "status": "Unknown", "lastTransitionTime": format_time(now)}
+    fresh: NodeCondition = {
+        "type": kind,
+        "status": "Unknown",
+        "lastTransitionTime": format_time(now),
+    }
     if held is None:
         created: Any = node["metadata"].get("creationTimestamp")
         fresh["reason"] = "NodeStatusNeverUpdated"

@@ -19,7 +19,12 @@ from kubewire.components.controllers.podtemplate import pod_from_template
 from kubewire.components.kubeapi.resources import PODS
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Pod, ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
+    from kubewire.components.kubeapi.types import (
+        Pod,
+        ReplicaSet,
+        ReplicaSetCondition,
+        ReplicaSetStatus,
+    )
 
 #: The most pods that one sync creates or deletes (BurstReplicas).
 BURST = 500

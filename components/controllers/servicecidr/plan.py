@@ -23,7 +23,10 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def plan(
-    service_cidr: ServiceCIDR, others: Iterable[ServiceCIDR], addresses: Iterable[str], now: datetime
+    service_cidr: ServiceCIDR,
+    others: Iterable[ServiceCIDR],
+    addresses: Iterable[str],
+    now: datetime,
 ) -> tuple[Action, ...]:
     """Returns at most one write; addresses are the names of all IPAddresses."""
     finalizers = service_cidr["metadata"].get("finalizers") or []

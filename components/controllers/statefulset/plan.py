@@ -35,7 +35,12 @@ from kubewire.components.controllers.statefulset import identity
 from kubewire.components.kubeapi.resources import PODS, STATEFULSETS
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import ControllerRevision, Pod, StatefulSet, StatefulSetStatus
+    from kubewire.components.kubeapi.types import (
+        ControllerRevision,
+        Pod,
+        StatefulSet,
+        StatefulSetStatus,
+    )
 
 
 @dataclass(frozen=True)

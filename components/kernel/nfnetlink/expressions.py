@@ -1,7 +1,7 @@
 """nf_tables expressions as bytes (include/uapi/linux/netfilter/nf_tables.h). Pure.
 
-A rule is a row of them: load something into a register, compare, look up, act. Registers are those that nft
-takes.
+A rule is a row of them: load something into a register, compare, look up, act. Registers are those
+that nft takes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def verdict(kind: int, name: str, chain: str = "") -> bytes:
 @lru_cache(maxsize=256)
 def payload(base: int, offset: int, length: int, register: int = REGISTER_1) -> bytes:
     """Load length bytes of the packet's header."""
-    return _expression("payload", number(1, register), number(2, base), number(3, offset), number(4, length))
+    return _expression(
+        "payload", number(1, register), number(2, base), number(3, offset), number(4, length)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -70,14 +72,19 @@ def address(value: str) -> bytes:
 
 
 def network(ip: str, side: str, cidr: str, operator: int = EQUAL) -> bytes:
-    """Go on when an address ("saddr", "daddr") is (not) in a network, or is (not) an address. ip: "ip" or "ip6"."""
+    """Go on when an address ("saddr", "daddr") is (not) in a network, or is (not) an address. ip:
+    "ip" or "ip6"."""
     offset, size = HEADER[ip][side]
     if "/" not in cidr:
         return payload(NETWORK_HEADER, offset, size) + compare(address(cidr), operator)
     packed, octets, bits, mask = _network(cidr)
     if octets and not bits:
         return payload(NETWORK_HEADER, offset, octets) + compare(packed[:octets], operator)
-    return payload(NETWORK_HEADER, offset, size) + bitwise(mask, bytes(size)) + compare(packed, operator)
+    return (
+        payload(NETWORK_HEADER, offset, size)
+        + bitwise(mask, bytes(size))
+        + compare(packed, operator)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -116,7 +123,9 @@ def fib_address_type(flags: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def numgen_random(modulus: int) -> bytes:
-    return _expression("numgen", number(1, REGISTER_1), number(2, modulus), number(3, NUMGEN_RANDOM), number(4, 0))
+    return _expression(
+        "numgen", number(1, REGISTER_1), number(2, modulus), number(3, NUMGEN_RANDOM), number(4, 0)
+    )
 
 
 def lookup(
@@ -128,7 +137,8 @@ def lookup(
     destination: int = 0,
     inverted: bool = False,
 ) -> bytes:
-    """In a set; in a verdict map, whose verdict is then the rule's; or in a map, into the register destination."""
+    """In a set; in a verdict map, whose verdict is then the rule's; or in a map, into the register
+    destination."""
     return _expression(
         "lookup",
         text(1, set_name),
@@ -155,7 +165,8 @@ def immediate(data: bytes, register: int) -> bytes:
 
 @lru_cache(maxsize=8)
 def dnat(family: int, *, with_port: bool) -> bytes:
-    """To the address in register 1 and the port in register 2. family is NFPROTO_IPV4 or NFPROTO_IPV6."""
+    """To the address in register 1 and the port in register 2. family is NFPROTO_IPV4 or
+    NFPROTO_IPV6."""
     return _expression(
         "nat", number(1, _DNAT), number(2, family), number(3, REGISTER_1), number(5, REGISTER_2) if with_port else b"",
     )  # fmt: skip
@@ -165,7 +176,9 @@ def dnat(family: int, *, with_port: bool) -> bytes:
 def dnat_from_map(family: int) -> bytes:
     """To the address and port that a lookup put into registers from 1 on, four bytes each."""
     port = _REGISTER_BEHIND_IPV4 if family == socket.AF_INET else REGISTER_2
-    return _expression("nat", number(1, _DNAT), number(2, family), number(3, REGISTER_1), number(5, port))
+    return _expression(
+        "nat", number(1, _DNAT), number(2, family), number(3, REGISTER_1), number(5, port)
+    )
 
 
 @lru_cache(maxsize=1)
@@ -175,7 +188,8 @@ def counter() -> bytes:
 
 
 def xt_match(name: str, revision: int, info: bytes) -> bytes:
-    """An iptables match inside a rule (nft_compat); info is the extension's struct, padded to eight bytes."""
+    """An iptables match inside a rule (nft_compat); info is the extension's struct, padded to eight
+    bytes."""
     return _expression("match", _extension(name, revision), attribute(3, info))
 
 

@@ -1,8 +1,10 @@
-"""A change of iptables' tables as values: iptables-restore's input, or the messages iptables-nft would send. Pure.
+"""A change of iptables' tables as values: iptables-restore's input, or the messages iptables-nft
+would send. Pure.
 
-iptables-nft-restore reads all chains back before each change and keeps them sorted: a first load of 5,000 Services
-takes tens of seconds, a change tenths. Messages read nothing. They are only for iptables' nf_tables variant, and not
-for chains that are built in: the tool makes those with their hooks.
+iptables-nft-restore reads all chains back before each change and keeps them sorted: a first load of
+5,000 Services takes tens of seconds, a change tenths. Messages read nothing. They are only for
+iptables' nf_tables variant, and not for chains that are built in: the tool makes those with their
+hooks.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ class Append(NamedTuple):
 
 @dataclass(frozen=True)
 class TableChange:
-    """One transaction of iptables-restore --noflush, in this order. chains: are made, or emptied if they are there;
-    first: rules for the heads of built-in chains, each before those that come earlier in the sequence; rules; deleted:
-    chains that nothing leads to any more."""
+    """One transaction of iptables-restore --noflush, in this order. chains: are made, or emptied if
+    they are there; first: rules for the heads of built-in chains, each before those that come
+    earlier in the sequence; rules; deleted: chains that nothing leads to any more."""
 
     table: str
     chains: Sequence[str] = ()
@@ -64,8 +66,8 @@ class TableChange:
             yield Message(_DELETE_CHAIN, 0, protocol, table + text(3, chain), f"-X {chain}")
 
     def for_the_tool(self) -> TableChange:
-        """What the messages leave: jumps from built-in chains. They lead to chains of the messages, so they come
-        second."""
+        """What the messages leave: jumps from built-in chains. They lead to chains of the messages,
+        so they come second."""
         return TableChange(self.table, first=self.first)
 
     def __bool__(self) -> bool:

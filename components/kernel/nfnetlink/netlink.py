@@ -1,7 +1,7 @@
 """Netlink attributes, messages and the socket of the nfnetlink family: one transaction, one answer.
 
-Layout: include/uapi/linux/{netlink.h, netfilter/nfnetlink.h}. Attributes and messages are bytes, so that a
-transaction can be built, compared and tested without a kernel.
+Layout: include/uapi/linux/{netlink.h, netfilter/nfnetlink.h}. Attributes and messages are bytes, so
+that a transaction can be built, compared and tested without a kernel.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 class Message(NamedTuple):
-    """One command of a transaction. str(origin) is what its author calls it (a line of text), for errors."""
+    """One command of a transaction. str(origin) is what its author calls it (a line of text), for
+    errors."""
 
     kind: int
     flags: int
@@ -84,7 +85,8 @@ class Message(NamedTuple):
 
 
 class NetlinkError(OSError):
-    """The kernel refused a transaction; nothing of it was done. origin is that of the message it refused."""
+    """The kernel refused a transaction; nothing of it was done. origin is that of the message it
+    refused."""
 
     def __init__(self, number: int, origin: object = "") -> None:
         super().__init__(number, os.strerror(number))
@@ -102,20 +104,26 @@ class Batch(NamedTuple):
 
 
 def batch(messages: Iterable[Message]) -> Batch:
-    """Message i has sequence number i + 1; only the last one is acknowledged, for the kernel answers in order and after
-    the commit, and a refused message answers by itself. Takes one message after the other: there may be a hundred
-    thousand."""
+    """Message i has sequence number i + 1; only the last one is acknowledged, for the kernel
+    answers in order and after the commit, and a refused message answers by itself. Takes one
+    message after the other: there may be a hundred thousand."""
     found = Batch(bytearray(), [])
     data, origins, last = found.data, found.origins, 0
-    data += _HEADER.pack(_HEADER.size, _BATCH_BEGIN, NLM_F_REQUEST, 0, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES))
+    data += _HEADER.pack(
+        _HEADER.size, _BATCH_BEGIN, NLM_F_REQUEST, 0, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES)
+    )
     for message in messages:
         origins.append(message.origin)
         last = len(data)
         data += message.encode(len(origins))
     if last:
-        _FLAGS.pack_into(data, last + _FLAGS_AT, _FLAGS.unpack_from(data, last + _FLAGS_AT)[0] | NLM_F_ACK)
+        _FLAGS.pack_into(
+            data, last + _FLAGS_AT, _FLAGS.unpack_from(data, last + _FLAGS_AT)[0] | NLM_F_ACK
+        )
     end = len(origins) + 1
-    data += _HEADER.pack(_HEADER.size, _BATCH_END, NLM_F_REQUEST, end, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES))
+    data += _HEADER.pack(
+        _HEADER.size, _BATCH_END, NLM_F_REQUEST, end, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES)
+    )
     return found
 
 
@@ -136,8 +144,8 @@ class NfTablesSocket:
         self._socket.close()
 
     def fits(self, size: int) -> bool:
-        """Whether a transaction of so many bytes can be sent; makes the buffer larger where we may. Outside the
-        first user namespace we may not, and net.core.wmem_max is the limit."""
+        """Whether a transaction of so many bytes can be sent; makes the buffer larger where we may.
+        Outside the first user namespace we may not, and net.core.wmem_max is the limit."""
         if size + 4096 <= self._send_buffer() // 2:
             return True
         wanted = size + 65536
@@ -154,7 +162,8 @@ class NfTablesSocket:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def transact(self, messages: Iterable[Message]) -> None:
-        """All of the messages or none. Raises NetlinkError with the first one that the kernel refused."""
+        """All of the messages or none. Raises NetlinkError with the first one that the kernel
+        refused."""
         self.commit(batch(messages))
 
     def commit(self, transaction: Batch) -> None:
@@ -163,7 +172,9 @@ class NfTablesSocket:
         if not origins:
             return
         if not self.fits(len(data)):
-            raise NetlinkError(errno.EMSGSIZE, f"a transaction of {len(data)} bytes; net.core.wmem_max is smaller")
+            raise NetlinkError(
+                errno.EMSGSIZE, f"a transaction of {len(data)} bytes; net.core.wmem_max is smaller"
+            )
         self._socket.send(data)
         self._collect_answers(origins)
 
@@ -187,14 +198,17 @@ class NfTablesSocket:
     def generation(self) -> int:
         """The number of the last transaction in this network namespace. Raises OSError."""
         self._socket.send(Message(_GET_GENERATION, 0, socket.AF_UNSPEC, b"").encode(1))
-        answer = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)  # the kernel answers before send() returns
+        answer = self._socket.recv(
+            _RECEIVE, socket.MSG_DONTWAIT
+        )  # the kernel answers before send() returns
         for kind, _, error in _errors(answer):
             if kind == NLMSG_ERROR and error:
                 raise NetlinkError(error)
         return int.from_bytes(attributes(answer[_HEADER.size :])[_GENERATION_ID], "big")
 
     def dump(self, kind: int, family: int, payload: bytes = b"") -> list[bytes]:
-        """Payloads (attributes) of all objects of one kind; kind is a NFT_MSG_GET*. Raises NetlinkError."""
+        """Payloads (attributes) of all objects of one kind; kind is a NFT_MSG_GET*. Raises
+        NetlinkError."""
         self._socket.send(Message(kind, NLM_F_DUMP, family, payload).encode(1))
         found: list[bytes] = []
         while True:

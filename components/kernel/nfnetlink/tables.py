@@ -1,8 +1,9 @@
 """Commands on one nf_tables table as messages: chains, rules, elements, anonymous maps. Pure.
 
-`nft -f` reads back all chains before each change, and the kernel looks through all anonymous sets to name a new one:
-with thousands of Services a change takes tenths of a second, a first load many seconds. Here a command becomes a
-message, nothing is read, and anonymous maps bring their names. `nft list ruleset` prints what it would have printed.
+`nft -f` reads back all chains before each change, and the kernel looks through all anonymous sets
+to name a new one: with thousands of Services a change takes tenths of a second, a first load many
+seconds. Here a command becomes a message, nothing is read, and anonymous maps bring their names.
+`nft list ruleset` prints what it would have printed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _VERDICTS = 0xFFFFFF00
 _INTEGER, _SERVICE = 4, 13
 _ADDRESS = {"ip": 7, "ip6": 8}
 #: What nft notes about a set for itself: byte order of keys and data, so that it can print them.
-_HOST_ORDER_KEYS_TO_VERDICTS = bytes.fromhex("00040100000001040000000004080004010000000100060400000000")
+_HOST_ORDER_KEYS_TO_VERDICTS = bytes.fromhex(
+    "00040100000001040000000004080004010000000100060400000000"
+)
 _HOST_ORDER_KEYS_TO_ENDPOINTS = bytes.fromhex("000401000000010400000000060400000000")
 _NETWORK_ORDER_KEYS = bytes.fromhex("000402000000")
 #: nft's notes are type, length, value; of rules, elements and chains alike type 0 is the comment.
@@ -46,8 +49,8 @@ _LARGEST_LIST = 60_000
 
 
 class Table:
-    """One table of one family ("ip" or "ip6"). Every method returns messages and changes nothing else but the
-    counter that names anonymous maps."""
+    """One table of one family ("ip" or "ip6"). Every method returns messages and changes nothing
+    else but the counter that names anonymous maps."""
 
     def __init__(self, family: str, name: str) -> None:
         self.family = family
@@ -67,23 +70,33 @@ class Table:
     def delete_chain(self, name: str, origin: object = "") -> Message:
         return self._message(_DELETE_CHAIN, origin, text(3, name), flags=0)
 
-    def add_rule(self, chain: str, parts: Iterable[bytes], comment: str = "", origin: object = "") -> Message:
+    def add_rule(
+        self, chain: str, parts: Iterable[bytes], comment: str = "", origin: object = ""
+    ) -> Message:
         """At the end of a chain. parts: expressions."""
         expressions = nested(4, *parts)
         flags = NLM_F_CREATE | NLM_F_APPEND
-        return self._message(_NEW_RULE, origin, text(2, chain), expressions, _comment(7, comment), flags=flags)
+        return self._message(
+            _NEW_RULE, origin, text(2, chain), expressions, _comment(7, comment), flags=flags
+        )
 
-    def verdict_map(self, verdicts: Sequence[tuple[str, str]], origin: object = "") -> tuple[list[Message], bytes]:
-        """An anonymous map from 0, 1, ... to (verdict, chain), and the expression that looks register 1 up in it. The
-        messages go before the rule that has the expression."""
-        entries = [_numbered(index, ex.verdict(2, *verdict)) for index, verdict in enumerate(verdicts)]
+    def verdict_map(
+        self, verdicts: Sequence[tuple[str, str]], origin: object = ""
+    ) -> tuple[list[Message], bytes]:
+        """An anonymous map from 0, 1, ... to (verdict, chain), and the expression that looks
+        register 1 up in it. The messages go before the rule that has the expression."""
+        entries = [
+            _numbered(index, ex.verdict(2, *verdict)) for index, verdict in enumerate(verdicts)
+        ]
         kind = (number(6, _VERDICTS), number(7, 4), attribute(13, _HOST_ORDER_KEYS_TO_VERDICTS))
         messages, name, serial = self._anonymous(entries, _MAP, (_INTEGER, 4), kind, origin)
         return messages, ex.lookup(name, set_id=serial, verdict_map=True)
 
-    def endpoint_map(self, endpoints: Sequence[tuple[bytes, int]], origin: object = "") -> tuple[list[Message], bytes]:
-        """An anonymous map from 0, 1, ... to (address, port); the expression puts what register 1 stands for into
-        registers, for ex.dnat_from_map."""
+    def endpoint_map(
+        self, endpoints: Sequence[tuple[bytes, int]], origin: object = ""
+    ) -> tuple[list[Message], bytes]:
+        """An anonymous map from 0, 1, ... to (address, port); the expression puts what register 1
+        stands for into registers, for ex.dnat_from_map."""
         entries = [
             _numbered(index, ex.value(2, address + port.to_bytes(2, "big") + b"\0\0"))
             for index, (address, port) in enumerate(endpoints)
@@ -96,19 +109,29 @@ class Table:
     def range_set(
         self, ranges: Sequence[str], origin: object = "", *, inverted: bool = False
     ) -> tuple[list[Message], bytes]:
-        """An anonymous set of CIDRs, and the expression that looks for register 1 in it (or, inverted, not in it)."""
+        """An anonymous set of CIDRs, and the expression that looks for register 1 in it (or,
+        inverted, not in it)."""
         entries = [
-            nested(1, ex.value(1, edge), number(3, _INTERVAL_END) if end else b"") for edge, end in _edges(ranges)
+            nested(1, ex.value(1, edge), number(3, _INTERVAL_END) if end else b"")
+            for edge, end in _edges(ranges)
         ]
         size = _address_length(self.family)
         key = (_ADDRESS[self.family], size)
-        messages, name, serial = self._anonymous(entries, _INTERVAL, key, (attribute(13, _NETWORK_ORDER_KEYS),), origin)
+        messages, name, serial = self._anonymous(
+            entries, _INTERVAL, key, (attribute(13, _NETWORK_ORDER_KEYS),), origin
+        )
         return messages, ex.lookup(name, set_id=serial, inverted=inverted)
 
     def _anonymous(
-        self, entries: list[bytes], flags: int, key: tuple[int, int], kind: tuple[bytes, ...], origin: object
+        self,
+        entries: list[bytes],
+        flags: int,
+        key: tuple[int, int],
+        kind: tuple[bytes, ...],
+        origin: object,
     ) -> tuple[list[Message], str, int]:
-        """key: type and length. kind: what else the set has to say of itself, in the order of its attributes' use."""
+        """key: type and length. kind: what else the set has to say of itself, in the order of its
+        attributes' use."""
         serial = next(self._serial)
         name = f"__{'map' if flags & _MAP else 'set'}{self._epoch}x{serial:x}"
         declaration = self._message(
@@ -122,9 +145,11 @@ class Table:
             nested(9, number(1, len(entries))),
             *kind,
         )
-        # By its number alone: the kernel looks for a name in all sets, one after the other, before it takes the number.
+        # By its number alone: the kernel looks for a name in all sets, one after the other, before
+        # it takes the number.
         lists = [
-            self._message(_NEW_ELEMENT, origin, number(4, serial), nested(3, *some)) for some in _in_lists(entries)
+            self._message(_NEW_ELEMENT, origin, number(4, serial), nested(3, *some))
+            for some in _in_lists(entries)
         ]
         return [declaration, *lists], name, serial
 
@@ -145,17 +170,26 @@ class Table:
     def delete_set(self, name: str, origin: object = "") -> Message:
         return self._message(_DELETE_SET, origin, text(2, name), flags=0)
 
-    def add_elements(self, name: str, elements: Sequence[bytes], origin: object = "") -> list[Message]:
+    def add_elements(
+        self, name: str, elements: Sequence[bytes], origin: object = ""
+    ) -> list[Message]:
         """To a set or map. elements: of element()."""
-        return [self._message(_NEW_ELEMENT, origin, text(2, name), nested(3, *some)) for some in _in_lists(elements)]
+        return [
+            self._message(_NEW_ELEMENT, origin, text(2, name), nested(3, *some))
+            for some in _in_lists(elements)
+        ]
 
-    def delete_elements(self, name: str, elements: Sequence[bytes], origin: object = "") -> list[Message]:
+    def delete_elements(
+        self, name: str, elements: Sequence[bytes], origin: object = ""
+    ) -> list[Message]:
         return [
             self._message(_DELETE_ELEMENT, origin, text(2, name), nested(3, *some), flags=0)
             for some in _in_lists(elements)
         ]
 
-    def _message(self, kind: int, origin: object, *parts: bytes, flags: int = NLM_F_CREATE) -> Message:
+    def _message(
+        self, kind: int, origin: object, *parts: bytes, flags: int = NLM_F_CREATE
+    ) -> Message:
         return Message(kind, flags, self._protocol, b"".join((self._table, *parts)), origin)
 
 
@@ -166,10 +200,15 @@ def element(key: bytes, verdict: tuple[str, str] | None = None, comment: str = "
 
 
 def key(values: Sequence[str]) -> bytes:
-    """Addresses, protocols and ports as they stand in an element. A key of one field is as it is; the fields of a
-    concatenation are padded to four bytes each. Raises OSError for what is none of them."""
+    """Addresses, protocols and ports as they stand in an element. A key of one field is as it is;
+    the fields of a concatenation are padded to four bytes each. Raises OSError for what is none of
+    them."""
     fields = [_field(value) for value in values]
-    return fields[0] if len(fields) == 1 else b"".join(field + bytes(-len(field) % 4) for field in fields)
+    return (
+        fields[0]
+        if len(fields) == 1
+        else b"".join(field + bytes(-len(field) % 4) for field in fields)
+    )
 
 
 def _address_length(family: str) -> int:
@@ -177,7 +216,8 @@ def _address_length(family: str) -> int:
 
 
 def _edges(ranges: Sequence[str]) -> list[tuple[bytes, bool]]:
-    """Addresses where the set begins (False) and ends (True), ascending from 0; ranges that touch are one."""
+    """Addresses where the set begins (False) and ends (True), ascending from 0; ranges that touch
+    are one."""
     networks = sorted(ipaddress.ip_network(cidr, strict=False) for cidr in ranges)
     length = networks[0].max_prefixlen // 8
     edges: list[tuple[int, bool]] = []

@@ -1,9 +1,11 @@
-"""iptables rules as values: each match and target has its words, and its expressions for nf_tables. Pure.
+"""iptables rules as values: each match and target has its words, and its expressions for nf_tables.
+Pure.
 
-text() gives the words for iptables-restore in the order in which a rule lists its matches. The expressions are those
-that iptables-nft 1.8.9 would send, in its order, so that iptables-save prints what iptables-restore was given: some
-extensions are nf_tables' own expressions, others are structs (include/uapi/linux/netfilter/xt_*.h) in its `match` and
-`target` expressions. ip is the family, "ip" or "ip6".
+text() gives the words for iptables-restore in the order in which a rule lists its matches. The
+expressions are those that iptables-nft 1.8.9 would send, in its order, so that iptables-save prints
+what iptables-restore was given: some extensions are nf_tables' own expressions, others are structs
+(include/uapi/linux/netfilter/xt_*.h) in its `match` and `target` expressions. ip is the family,
+"ip" or "ip6".
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from kubewire.components.kernel.nfnetlink import expressions as ex
 from kubewire.components.kernel.nfnetlink.netlink import nested, number
 from kubewire.components.kernel.nfnetlink.tables import PROTOCOLS
 
-#: The order of iptables-nft: interfaces, protocol, source, destination, extensions as the rule lists them. The last is
-#: an attribute of the rule and no expression: extensions of a protocol require that the rule names the protocol.
+#: The order of iptables-nft: interfaces, protocol, source, destination, extensions as the rule
+#: lists them. The last is an attribute of the rule and no expression: extensions of a protocol
+#: require that the rule names the protocol.
 _INTERFACE, _PROTOCOL, _SOURCE, _DESTINATION, _EXTENSION, _COMPATIBLE = range(6)
 _Placed = tuple[int, bytes]
 _place = itemgetter(0)
@@ -30,7 +33,15 @@ _RTN_LOCAL = 1 << 2
 _SCTP_DESTINATION_PORTS = 2
 _RECENT_CHECK, _RECENT_SET, _RECENT_REAP = 1 << 0, 1 << 1, 1 << 5
 _CONNTRACK_STATE = 1
-_STATES = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8, "SNAT": 64, "DNAT": 128, "UNTRACKED": 256}
+_STATES = {
+    "INVALID": 1,
+    "ESTABLISHED": 2,
+    "RELATED": 4,
+    "NEW": 8,
+    "SNAT": 64,
+    "DNAT": 128,
+    "UNTRACKED": 256,
+}
 _PORT_UNREACHABLE = {"ip": 3, "ip6": 4}
 _ALL_BITS = 0xFFFFFFFF
 
@@ -54,7 +65,8 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a packet must be like, and what happens to it then; without a target it is only counted."""
+    """What a packet must be like, and what happens to it then; without a target it is only
+    counted."""
 
     matches: tuple[Match, ...] = ()
     target: Target | None = None
@@ -87,7 +99,9 @@ class Comment:
 
     def text(self) -> str:
         return (
-            f'-m comment --comment "{self.comment}"' if " " in self.comment else f"-m comment --comment {self.comment}"
+            f'-m comment --comment "{self.comment}"'
+            if " " in self.comment
+            else f"-m comment --comment {self.comment}"
         )
 
     def expressions(self, ip: str) -> tuple[_Placed, ...]:
@@ -191,7 +205,11 @@ class Transport:
         ports = _to_port(self.protocol, self.port) if self.port else _any_port(self.protocol)
         if not self.address:
             return (*_protocol(self.protocol), ports)
-        return (*_protocol(self.protocol), (_DESTINATION, ex.network(ip, "daddr", self.address)), ports)
+        return (
+            *_protocol(self.protocol),
+            (_DESTINATION, ex.network(ip, "daddr", self.address)),
+            ports,
+        )
 
 
 @lru_cache(maxsize=8)
@@ -213,7 +231,9 @@ def _any_port(protocol: str) -> _Placed:
     if protocol == "sctp":
         return _EXTENSION, _sctp(0, 0, flags=0)
     tail = bytes(4) if protocol == "tcp" else bytes(1)
-    return _EXTENSION, ex.xt_match(protocol, 0, _aligned(struct.pack("=HHHH", 0, 0xFFFF, 0, 0xFFFF) + tail))
+    return _EXTENSION, ex.xt_match(
+        protocol, 0, _aligned(struct.pack("=HHHH", 0, 0xFFFF, 0, 0xFFFF) + tail)
+    )
 
 
 def _sctp(first: int, last: int, *, flags: int) -> bytes:
@@ -269,13 +289,15 @@ class Random:
 def _random(probability: float) -> _Placed:
     # Rounded as in the text, or the kernel's number could differ from the tool's in its last bit.
     threshold = int(round(probability, 10) * 0x80000000 + 0.5)
-    return _EXTENSION, ex.xt_match("statistic", 0, struct.pack("=HHIII8x", 0, 0, threshold, 0, threshold))
+    return _EXTENSION, ex.xt_match(
+        "statistic", 0, struct.pack("=HHIII8x", 0, 0, threshold, 0, threshold)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The source was put into a list less than so many seconds ago, and older entries are removed; without seconds it
-    is put there, and the match succeeds."""
+    """The source was put into a list less than so many seconds ago, and older entries are removed;
+    without seconds it is put there, and the match succeeds."""
 
     list: str
     seconds: int = 0
@@ -288,7 +310,12 @@ class Recent:
     def expressions(self, ip: str) -> tuple[_Placed, ...]:
         what = _RECENT_CHECK | _RECENT_REAP if self.seconds else _RECENT_SET
         head = struct.pack("=IIBB200sB", self.seconds, 0, what, 0, self.list.encode(), 0)
-        return ((_EXTENSION, ex.xt_match("recent", 1, _aligned(head + bytes(-len(head) % 4) + b"\xff" * 16))),)
+        return (
+            (
+                _EXTENSION,
+                ex.xt_match("recent", 1, _aligned(head + bytes(-len(head) % 4) + b"\xff" * 16)),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,8 +330,15 @@ class ConnectionState:
 
     def expressions(self, ip: str) -> tuple[_Placed, ...]:
         mask = sum(_STATES[state] for state in self.states)
-        flags = struct.pack("=HHHH", _CONNTRACK_STATE, _CONNTRACK_STATE if self.negated else 0, mask, 0)
-        return ((_EXTENSION, ex.xt_match("conntrack", 3, _aligned(bytes(128 + 8 + 10) + flags + bytes(8)))),)
+        flags = struct.pack(
+            "=HHHH", _CONNTRACK_STATE, _CONNTRACK_STATE if self.negated else 0, mask, 0
+        )
+        return (
+            (
+                _EXTENSION,
+                ex.xt_match("conntrack", 3, _aligned(bytes(128 + 8 + 10) + flags + bytes(8))),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,15 +354,17 @@ class Mark:
         return f"-m mark {_not(self.negated)}--mark {self.value:#x}{mask}"
 
     def expressions(self, ip: str) -> tuple[_Placed, ...]:
-        masked = b"" if self.mask == _ALL_BITS else ex.bitwise(struct.pack("=I", self.mask), bytes(4))
+        masked = (
+            b"" if self.mask == _ALL_BITS else ex.bitwise(struct.pack("=I", self.mask), bytes(4))
+        )
         compared = ex.compare(struct.pack("=I", self.value), _operator(self.negated))
         return ((_EXTENSION, ex.meta(ex.META_MARK) + masked + compared),)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A match that has no message here, in iptables' own words: it is seldom used, or its struct has what only the
-    kernel knows (an ipset's number)."""
+    """A match that has no message here, in iptables' own words: it is seldom used, or its struct
+    has what only the kernel knows (an ipset's number)."""
 
     words: str
 
@@ -349,7 +385,11 @@ class Jump:
         return f"-j {self.to}"
 
     def expression(self, ip: str) -> bytes:
-        return ex.immediate_verdict(self.to.lower()) if self.to in _VERDICTS else ex.immediate_verdict("jump", self.to)
+        return (
+            ex.immediate_verdict(self.to.lower())
+            if self.to in _VERDICTS
+            else ex.immediate_verdict("jump", self.to)
+        )
 
 
 _VERDICTS = ("ACCEPT", "DROP", "RETURN")
@@ -379,7 +419,9 @@ class ChangeMark:
 
     def expression(self, ip: str) -> bytes:
         """mark = (mark & ~mask) ^ bits."""
-        return ex.xt_target("MARK", 2, struct.pack("=II", self.bits, self.bits if self.how == "or" else 0))
+        return ex.xt_target(
+            "MARK", 2, struct.pack("=II", self.bits, self.bits if self.how == "or" else 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +436,9 @@ class Dnat:
     def expression(self, ip: str) -> bytes:
         packed = ex.address(self.address).ljust(16, b"\0")
         flags = struct.pack("=I", _NAT_MAP_IPS | _NAT_PROTO_SPECIFIED)
-        return ex.xt_target("DNAT", 2, _aligned(flags + packed * 2 + self.port.to_bytes(2, "big") * 2 + bytes(2)))
+        return ex.xt_target(
+            "DNAT", 2, _aligned(flags + packed * 2 + self.port.to_bytes(2, "big") * 2 + bytes(2))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): every field, strictly decoded, and written out again.
+"""KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): every field, strictly decoded, and
+written out again.
 
 https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
 """
@@ -157,8 +158,8 @@ class KubeProxyConfiguration:
 
     @property
     def served_node_port_addresses(self) -> tuple[str, ...]:
-        """In nftables mode NodePorts are served on the node's own addresses unless others are given (upstream's
-        platformApplyDefaults)."""
+        """In nftables mode NodePorts are served on the node's own addresses unless others are given
+        (upstream's platformApplyDefaults)."""
         mode = modes.find(self.effective_mode)
         return self.node_port_addresses or (mode.node_ports if mode else ())
 
@@ -174,7 +175,9 @@ class KubeProxyConfiguration:
     @property
     def _of_mode(self) -> IptablesSettings | NftablesSettings | IpvsSettings:
         mode = modes.find(self.effective_mode) or modes.MODES[0]
-        settings: IptablesSettings | NftablesSettings | IpvsSettings = getattr(self, mode.sections[0])
+        settings: IptablesSettings | NftablesSettings | IpvsSettings = getattr(
+            self, mode.sections[0]
+        )
         return settings
 
 
@@ -187,8 +190,8 @@ _JSON_NAMES = {
 }
 
 
-#: Fields that are read and checked, and change nothing here; of a section, all that is in it. Those of the dataclasses
-#: above are the fields of 1.36 (k8s.io/kube-proxy/config/v1alpha1/types.go).
+#: Fields that are read and checked, and change nothing here; of a section, all that is in it. Those
+#: of the dataclasses above are the fields of 1.36 (k8s.io/kube-proxy/config/v1alpha1/types.go).
 WITHOUT_EFFECT = frozenset(
     {
         "clientConnection.acceptContentTypes",
@@ -240,13 +243,15 @@ def load(path: str) -> KubeProxyConfiguration:
 
 
 def decode(body: Mapping[str, Any]) -> KubeProxyConfiguration:
-    """The fields of a file, without its apiVersion and kind. Raises ConfigError that names the field."""
+    """The fields of a file, without its apiVersion and kind. Raises ConfigError that names the
+    field."""
     decoded: KubeProxyConfiguration = _decode(KubeProxyConfiguration(), body, "")
     return with_defaults(decoded)
 
 
 def with_defaults(config: KubeProxyConfiguration) -> KubeProxyConfiguration:
-    """What upstream fills in where a file says 0 or leaves a part of an address out (SetDefaults)."""
+    """What upstream fills in where a file says 0 or leaves a part of an address out
+    (SetDefaults)."""
     ipv6 = ":" in config.bind_address
     healthz, metrics = ("::", "::1") if ipv6 else ("0.0.0.0", "127.0.0.1")
     return replace(
@@ -270,7 +275,8 @@ def with_defaults(config: KubeProxyConfiguration) -> KubeProxyConfiguration:
 
 
 def append_port(address: str, port: int) -> str:
-    """HOST:PORT as it is, an IP address with the port appended; anything else is left to validation."""
+    """HOST:PORT as it is, an IP address with the port appended; anything else is left to
+    validation."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -279,8 +285,13 @@ def append_port(address: str, port: int) -> str:
 
 
 def dump(config: KubeProxyConfiguration) -> str:
-    """A file that load() reads back to the same, with every field, keys sorted (--write-config-to)."""
-    return str(yaml.safe_dump({"apiVersion": API_VERSION, "kind": KIND, **_encode(config)}, default_flow_style=False))
+    """A file that load() reads back to the same, with every field, keys sorted
+    (--write-config-to)."""
+    return str(
+        yaml.safe_dump(
+            {"apiVersion": API_VERSION, "kind": KIND, **_encode(config)}, default_flow_style=False
+        )
+    )
 
 
 def _encode(value: Any) -> dict[str, Any]:
@@ -325,7 +336,11 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         str: lambda v: v if isinstance(v, str) else _refuse(v),
         bool: lambda v: v if isinstance(v, bool) else _refuse(v),
         int: lambda v: v if isinstance(v, int) and not isinstance(v, bool) else _refuse(v),
-        float: lambda v: float(v) if isinstance(v, int | float) and not isinstance(v, bool) else parse_duration(v),
+        float: lambda v: (
+            float(v)
+            if isinstance(v, int | float) and not isinstance(v, bool)
+            else parse_duration(v)
+        ),
         tuple[str, ...]: lambda v: tuple(v) if isinstance(v, list) else _refuse(v),
         tuple[Any, ...]: lambda v: tuple(v) if isinstance(v, list) else _refuse(v),
     }

@@ -1,5 +1,5 @@
-"""Tells when a configuration file is written or moved away: upstream then ends, and its supervisor starts it again
-with the new content."""
+"""Tells when a configuration file is written or moved away: upstream then ends, and its supervisor
+starts it again with the new content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class ConfigFileChanged(Exception):
 
 
 async def until_changed(path: str) -> None:
-    """Raises ConfigFileChanged, or OSError when the file cannot be watched. Deleting it is no change."""
+    """Raises ConfigFileChanged, or OSError when the file cannot be watched. Deleting it is no
+    change."""
     wanted = inotify.IN_MODIFY | inotify.IN_MOVE_SELF
     with inotify.Watch(Path(path), wanted) as watch:
         while not await watch.changed() & wanted:

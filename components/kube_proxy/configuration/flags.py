@@ -1,4 +1,5 @@
-"""kube-proxy's command line (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/)."""
+"""kube-proxy's command line
+(https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/)."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ _SETTINGS = {
 }
 #: Of these a flag counts although there is a file.
 _BEFORE_FILE = ("logging-format", "log-flush-frequency")
-#: In nftables mode the flags of iptables set its own section, as they share one setting inside upstream.
+#: In nftables mode the flags of iptables set its own section, as they share one setting inside
+#: upstream.
 _SHARED_WITH_NFTABLES = {
     "masquerade-all": "masquerade_all",
     "iptables-sync-period": "sync_period",
@@ -106,19 +108,47 @@ class Options:
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="kube-proxy", description="Kubernetes network proxy: Services on this node.")
-    out.add_argument("--config", default="", help="KubeProxyConfiguration file; the flags below then do not count")
-    out.add_argument("--hostname-override", default="", help="name of our Node object (default: the host name)")
-    out.add_argument("--cleanup", nargs="?", type=_boolean, const=True, default=False, help="remove our rules and exit")
-    out.add_argument(
-        "--init-only", nargs="?", type=_boolean, const=True, default=False, help="set the sysctls and exit"
+    out = argparse.ArgumentParser(
+        prog="kube-proxy", description="Kubernetes network proxy: Services on this node."
     )
-    out.add_argument("--write-config-to", default="", help="write the configuration with all defaults and exit")
-    out.add_argument("--master", default="", help="URL of the API server, in place of the kubeconfig's")
+    out.add_argument(
+        "--config",
+        default="",
+        help="KubeProxyConfiguration file; the flags below then do not count",
+    )
+    out.add_argument(
+        "--hostname-override", default="", help="name of our Node object (default: the host name)"
+    )
+    out.add_argument(
+        "--cleanup",
+        nargs="?",
+        type=_boolean,
+        const=True,
+        default=False,
+        help="remove our rules and exit",
+    )
+    out.add_argument(
+        "--init-only",
+        nargs="?",
+        type=_boolean,
+        const=True,
+        default=False,
+        help="set the sysctls and exit",
+    )
+    out.add_argument(
+        "--write-config-to", default="", help="write the configuration with all defaults and exit"
+    )
+    out.add_argument(
+        "--master", default="", help="URL of the API server, in place of the kubeconfig's"
+    )
     out.add_argument("-v", "--v", dest="verbosity", type=int, help="log verbosity")
     out.add_argument("--version", action="version", version="Kubernetes v1.36.0")
     for flag, (_, port, instead) in _DEPRECATED.items():
-        out.add_argument(f"--{flag}", type=int, help=f"deprecated (default {port}), use {instead}; 0 for no server")
+        out.add_argument(
+            f"--{flag}",
+            type=int,
+            help=f"deprecated (default {port}), use {instead}; 0 for no server",
+        )
     for flag, (_, _, kind) in _SETTINGS.items():
         constant = {"nargs": "?", "const": True} if kind is _boolean else {}
         out.add_argument(f"--{flag}", type=kind, **constant)  # type: ignore[arg-type]
@@ -126,8 +156,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str]) -> Options:
-    """Raises ConfigError; argparse exits with 2 for unknown flags. With a file the flags that have a place in it
-    do not count, except those of logging, --hostname-override and (where the file names none) --kubeconfig."""
+    """Raises ConfigError; argparse exits with 2 for unknown flags. With a file the flags that have
+    a place in it do not count, except those of logging, --hostname-override and (where the file
+    names none) --kubeconfig."""
     arguments = vars(parser().parse_args(argv))
     given = {flag: arguments[flag.replace("-", "_")] for flag in _SETTINGS}
     given = {flag: value for flag, value in given.items() if value is not None}
@@ -139,7 +170,11 @@ def parse(argv: list[str]) -> Options:
         config = _with_ports(_with(KubeProxyConfiguration(), given), arguments, given)
     if arguments["verbosity"] is not None:
         config = replace(config, logging=replace(config.logging, verbosity=arguments["verbosity"]))
-    config = replace(config, mode=config.effective_mode, detect_local_mode=config.detect_local_mode or "ClusterCIDR")
+    config = replace(
+        config,
+        mode=config.effective_mode,
+        detect_local_mode=config.detect_local_mode or "ClusterCIDR",
+    )
     return Options(
         config,
         _node_name(arguments["hostname_override"], config),
@@ -155,7 +190,9 @@ def parse(argv: list[str]) -> Options:
 def _node_name(override: str, config: KubeProxyConfiguration) -> str:
     if override and not override.strip():
         raise ConfigError("empty hostname-override is invalid")
-    name = (override or config.hostname_override).strip().lower() or socket.gethostname().strip().lower()
+    name = (
+        override or config.hostname_override
+    ).strip().lower() or socket.gethostname().strip().lower()
     if not name:
         raise ConfigError("empty hostname is invalid")
     return name
@@ -164,7 +201,8 @@ def _node_name(override: str, config: KubeProxyConfiguration) -> str:
 def _with_ports(
     config: KubeProxyConfiguration, arguments: dict[str, object], given: dict[str, object]
 ) -> KubeProxyConfiguration:
-    """The deprecated port flags, and addresses without a port. An address given empty stays: no server."""
+    """The deprecated port flags, and addresses without a port. An address given empty stays: no
+    server."""
     for flag, (name, default, instead) in _DEPRECATED.items():
         port = arguments[flag.replace("-", "_")]
         if port is not None:

@@ -21,7 +21,8 @@ _ROOT = "KubeProxyConfiguration"
 
 
 def validate(config: KubeProxyConfiguration) -> None:
-    """Raises ConfigError with all that is wrong: one sentence, or several in brackets as Go aggregates them."""
+    """Raises ConfigError with all that is wrong: one sentence, or several in brackets as Go
+    aggregates them."""
     found = list(dict.fromkeys(_errors(config)))
     if found:
         raise ConfigError(found[0] if len(found) == 1 else f"[{', '.join(found)}]")
@@ -39,7 +40,11 @@ def _errors(config: KubeProxyConfiguration) -> Iterator[str]:
         why = f"must be {', '.join(MODES)} or blank (blank means the best-available proxy [currently iptables])"
         yield _invalid("Mode.ProxyMode", config.mode, why)
     if config.client_connection.burst < 0:
-        yield _invalid("ClientConnection.Burst", config.client_connection.burst, "must be greater than or equal to 0")
+        yield _invalid(
+            "ClientConnection.Burst",
+            config.client_connection.burst,
+            "must be greater than or equal to 0",
+        )
     yield from _periods(config)
     yield from _addresses(config)
     yield from _node_port_addresses(config.node_port_addresses)
@@ -57,7 +62,9 @@ def _errors(config: KubeProxyConfiguration) -> Iterator[str]:
 def _feature_gates(config: KubeProxyConfiguration) -> Iterator[str]:
     for name, value in config.feature_gates.items():
         if not isinstance(value, bool):
-            yield _invalid("featureGates", dict(config.feature_gates), f"invalid value of {name}: {value}")
+            yield _invalid(
+                "featureGates", dict(config.feature_gates), f"invalid value of {name}: {value}"
+            )
 
 
 def _bit(bit: int, where: str) -> Iterator[str]:
@@ -92,11 +99,16 @@ def _linux(config: KubeProxyConfiguration) -> Iterator[str]:
     ):
         yield from _not_negative(f"{inner}.{name}", value)
     if not -1000 <= config.oom_score_adj <= 1000:
-        yield _invalid(f"{where}.OOMScoreAdj", config.oom_score_adj, "must be within the range [-1000, 1000]")
+        yield _invalid(
+            f"{where}.OOMScoreAdj", config.oom_score_adj, "must be within the range [-1000, 1000]"
+        )
 
 
 def _periods(config: KubeProxyConfiguration) -> Iterator[str]:
-    for name, value in (("ConfigSyncPeriod", config.config_sync_period), ("SyncPeriod", config.sync_period)):
+    for name, value in (
+        ("ConfigSyncPeriod", config.config_sync_period),
+        ("SyncPeriod", config.sync_period),
+    ):
         if value <= 0:
             yield _invalid(name, _Duration(value), "must be greater than 0")
     yield from _not_negative("MinSyncPeriod", config.min_sync_period)
@@ -181,7 +193,11 @@ def _not_negative(name: str, seconds: float) -> Iterator[str]:
 
 
 def _invalid(name: str, value: Any, why: str) -> str:
-    shown = format_duration(value) if isinstance(value, _Duration) else json.dumps(value, separators=(",", ":"))
+    shown = (
+        format_duration(value)
+        if isinstance(value, _Duration)
+        else json.dumps(value, separators=(",", ":"))
+    )
     return f"{_ROOT}.{name}: Invalid value: {shown}: {why}"
 
 
@@ -206,5 +222,9 @@ def _is_port_range(text: str) -> bool:
     for sign in "-+":
         low, found, high = text.partition(sign)
         if found:
-            return low.isdecimal() and high.isdecimal() and (sign == "+" or int(low) <= int(high) <= 65535)
+            return (
+                low.isdecimal()
+                and high.isdecimal()
+                and (sign == "+" or int(low) <= int(high) <= 65535)
+            )
     return text.isdecimal() and int(text) <= 65535

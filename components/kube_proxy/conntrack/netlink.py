@@ -1,7 +1,7 @@
 """ctnetlink by a plain socket: one dump, one delete per entry, many in one send.
 
-Messages: linux/netfilter/nfnetlink_conntrack.h. Integers in the netlink and attribute headers are the host's,
-those inside conntrack attributes are in network order.
+Messages: linux/netfilter/nfnetlink_conntrack.h. Integers in the netlink and attribute headers are
+the host's, those inside conntrack attributes are in network order.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def delete(family: str, flows: Sequence[Flow]) -> int:
 
 
 def _open() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    sock = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
+    )
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     sock.settimeout(5.0)
     return sock
@@ -86,7 +88,8 @@ def _dump(family: str, *, partial: bool = False) -> list[Flow]:
 
 
 def _only_udp() -> bytes:
-    """Since Linux 5.8 the kernel leaves the others out itself; older ones do not know the attribute and send all."""
+    """Since Linux 5.8 the kernel leaves the others out itself; older ones do not know the attribute
+    and send all."""
     protocol = _attribute(_TUPLE_PROTO | _NESTED, _attribute(_PROTO_NUMBER, bytes([UDP])))
     flags = _attribute(_FILTER_ORIGINAL_FLAGS, struct.pack("=I", _FILTER_BY_PROTOCOL))
     return _attribute(_TUPLE_ORIGINAL | _NESTED, protocol) + _attribute(_FILTER | _NESTED, flags)
@@ -142,7 +145,8 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def parse(body: bytes) -> Flow | None:
-    """A conntrack message (nfgenmsg and attributes) as a Flow; None for other protocols than UDP."""
+    """A conntrack message (nfgenmsg and attributes) as a Flow; None for other protocols than
+    UDP."""
     attributes = _attributes(body[4:])
     original = _attributes(attributes.get(_TUPLE_ORIGINAL, b""))
     protocol = _attributes(original.get(_TUPLE_PROTO, b""))
@@ -156,7 +160,9 @@ def parse(body: bytes) -> Flow | None:
     return Flow(
         UDP,
         Address(_ip(original, _IP_DESTINATION), _port(protocol, _DESTINATION_PORT)),
-        Address(_ip(reply, _IP_SOURCE), _port(_attributes(reply.get(_TUPLE_PROTO, b"")), _SOURCE_PORT)),
+        Address(
+            _ip(reply, _IP_SOURCE), _port(_attributes(reply.get(_TUPLE_PROTO, b"")), _SOURCE_PORT)
+        ),
         identity,
     )
 

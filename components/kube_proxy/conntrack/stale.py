@@ -1,6 +1,6 @@
-"""UDP has no end of a connection: an entry keeps sending to an endpoint that is gone, or past a Service
-that had none when the first packet came. Which entries must go is a function of the table and the Services
-(upstream's pkg/proxy/conntrack/cleanup.go)."""
+"""UDP has no end of a connection: an entry keeps sending to an endpoint that is gone, or past a
+Service that had none when the first packet came. Which entries must go is a function of the table
+and the Services (upstream's pkg/proxy/conntrack/cleanup.go)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class Flow:
-    """An entry of the conntrack table: where it was sent, who answers. identity: what names it to the kernel."""
+    """An entry of the conntrack table: where it was sent, who answers. identity: what names it to
+    the kernel."""
 
     protocol: int
     original_destination: Address
@@ -32,15 +33,16 @@ class Flow:
 
 @dataclass(frozen=True)
 class Wanted:
-    """For each address of a UDP Service, and each node port at any address: the endpoints that may answer."""
+    """For each address of a UDP Service, and each node port at any address: the endpoints that may
+    answer."""
 
     addresses: Mapping[Address, frozenset[Address]]
     node_ports: Mapping[int, frozenset[Address]]
 
 
 def wanted(services: Services, endpoints: Endpoints) -> Wanted:
-    """Every serving endpoint counts: policies, topology and termination must not cut a flow that works, as they
-    do not cut TCP. A Service without any endpoint is left alone."""
+    """Every serving endpoint counts: policies, topology and termination must not cut a flow that
+    works, as they do not cut TCP. A Service without any endpoint is left alone."""
     addresses: dict[Address, frozenset[Address]] = {}
     node_ports: dict[int, frozenset[Address]] = {}
     for name, service in services.items():

@@ -1,7 +1,8 @@
 """The one place that writes and reads iptables' rules: save, restore, is a chain there.
 
-Of the two variants (nf_tables, legacy) the one is used that this network namespace uses already: variant.py. With
-nf_tables a restore becomes netlink messages; the tool, which first reads and sorts all there is, does what they cannot.
+Of the two variants (nf_tables, legacy) the one is used that this network namespace uses already:
+variant.py. With nf_tables a restore becomes netlink messages; the tool, which first reads and sorts
+all there is, does what they cannot.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ class Iptables:
         return await self._run([await self._command("save")])
 
     async def restore(self, changes: Sequence[TableChange]) -> None:
-        """All or nothing; chains that are not named stay. What only the tool can write is all or nothing per table.
-        Raises CommandError, and OSError as NetlinkError."""
+        """All or nothing; chains that are not named stay. What only the tool can write is all or
+        nothing per table. Raises CommandError, and OSError as NetlinkError."""
         if variant.is_nf_tables(await self._chosen()):
-            # In a thread: the kernel takes seconds for thousands of Services, and the API's events wait.
+            # In a thread: the kernel takes seconds for thousands of Services, and the API's events
+            # wait.
             changes = await asyncio.to_thread(self._by_messages, changes)
         if text := restore_input(changes):
             await self.restore_text(text)
@@ -49,10 +51,11 @@ class Iptables:
     def _by_messages(self, changes: Sequence[TableChange]) -> Sequence[TableChange]:
         """What is left for the tool.
 
-        All tables are written in one transaction, if it fits. With one for each table, as iptables-restore does it, a
-        packet can meet the filter table of the new state and the nat table of the old one: when a Service gets its
-        first endpoint the packet is not refused any more and not translated yet, and a router answers that the network
-        of the ClusterIP is unreachable.
+        All tables are written in one transaction, if it fits. With one for each table, as
+        iptables-restore does it, a packet can meet the filter table of the new state and the nat
+        table of the old one: when a Service gets its first endpoint the packet is not refused any
+        more and not translated yet, and a router answers that the network of the ClusterIP is
+        unreachable.
         """
         try:
             kernel = self._socket()
@@ -70,14 +73,16 @@ class Iptables:
 
     def _transactions(self, changes: Sequence[TableChange], kernel: NfTablesSocket) -> list[Batch]:
         """One, or one for each table where the kernel's buffer is too small for it."""
-        whole = batch(itertools.chain.from_iterable(change.messages(self._ip) for change in changes))
+        whole = batch(
+            itertools.chain.from_iterable(change.messages(self._ip) for change in changes)
+        )
         if kernel.fits(len(whole.data)):
             return [whole]
         return [batch(change.messages(self._ip)) for change in changes]
 
     def _socket(self) -> NfTablesSocket:
-        """One for all restores: closing one waits until the kernel has freed what was deleted (nft_rcv_nl_event),
-        some 15 ms."""
+        """One for all restores: closing one waits until the kernel has freed what was deleted
+        (nft_rcv_nl_event), some 15 ms."""
         if self._kernel is None:
             self._kernel = NfTablesSocket()
         return self._kernel
@@ -90,11 +95,15 @@ class Iptables:
 
     async def restore_text(self, text: str) -> None:
         """Input of iptables-restore, made from what save() said."""
-        await self._run([await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text)
+        await self._run(
+            [await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text
+        )
 
     async def has_chain(self, table: str, chain: str) -> bool:
         try:
-            await self._run([await self._command(), "--wait", _LOCK_SECONDS, "-t", table, "-S", chain, "1"])
+            await self._run(
+                [await self._command(), "--wait", _LOCK_SECONDS, "-t", table, "-S", chain, "1"]
+            )
         except CommandError:
             return False
         return True

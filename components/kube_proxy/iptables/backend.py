@@ -1,4 +1,5 @@
-"""The iptables backend: keeps one family's rules equal to the latest plan with as little writing as possible."""
+"""The iptables backend: keeps one family's rules equal to the latest plan with as little writing as
+possible."""
 
 from __future__ import annotations
 
@@ -23,10 +24,16 @@ log = logging.getLogger(__name__)
 
 
 class IptablesBackend:
-    """sync() writes the difference to what it wrote last; full=True looks at what is really there first."""
+    """sync() writes the difference to what it wrote last; full=True looks at what is really there
+    first."""
 
     def __init__(
-        self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
+        self,
+        family: str,
+        config: KubeProxyConfiguration,
+        metrics: Metrics,
+        *,
+        localhost_node_ports: bool,
     ) -> None:
         self._family, self._settings, self._metrics = family, config, metrics
         self._localhost_node_ports = localhost_node_ports and family == IPV4
@@ -42,7 +49,10 @@ class IptablesBackend:
             change = self._plan.update(state.services, state.endpoints, state.node, config, changed)
             try:
                 if partial:
-                    await self._timed(self._write(self._plan.difference(change)), self._metrics.sync_partial_duration)
+                    await self._timed(
+                        self._write(self._plan.difference(change)),
+                        self._metrics.sync_partial_duration,
+                    )
                 else:
                     await self._timed(self._write_all(), self._metrics.sync_full_duration)
             except (CommandError, OSError):
@@ -81,7 +91,8 @@ class IptablesBackend:
         )
 
     async def _write_all(self) -> None:
-        """One look at what is there, then one transaction that also puts back jumps and canaries."""
+        """One look at what is there, then one transaction that also puts back jumps and
+        canaries."""
         tables = parse(await self._iptables.save())
         wanted = (*chains.JUMPS, *(chains.KUBELET_JUMPS if self._localhost_node_ports else ()))
         changes = self._plan.everything(

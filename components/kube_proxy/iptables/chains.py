@@ -63,8 +63,16 @@ def heads(table: str, jumps: Iterable[Jump]) -> list[Append]:
 _NEW = (xtables.ConnectionState(("NEW",)),)
 #: Each is put at the head of its chain when it is not there, so the last of a chain ends up first.
 JUMPS = (
-    Jump("filter", "INPUT", EXTERNAL_SERVICES, "kubernetes externally-visible service portals", _NEW),
-    Jump("filter", "FORWARD", EXTERNAL_SERVICES, "kubernetes externally-visible service portals", _NEW),
+    Jump(
+        "filter", "INPUT", EXTERNAL_SERVICES, "kubernetes externally-visible service portals", _NEW
+    ),
+    Jump(
+        "filter",
+        "FORWARD",
+        EXTERNAL_SERVICES,
+        "kubernetes externally-visible service portals",
+        _NEW,
+    ),
     Jump("filter", "INPUT", NODEPORTS, "kubernetes health check service ports"),
     Jump("filter", "FORWARD", SERVICES, "kubernetes service portals", _NEW),
     Jump("filter", "OUTPUT", SERVICES, "kubernetes service portals", _NEW),
@@ -96,7 +104,8 @@ def digest(text: str) -> str:
 
 
 def service_digest(name: str, protocol: str) -> str:
-    """What follows KUBE-SVC-, KUBE-SVL-, KUBE-EXT- and KUBE-FW-; name is `ns/name:port`, protocol lower case."""
+    """What follows KUBE-SVC-, KUBE-SVL-, KUBE-EXT- and KUBE-FW-; name is `ns/name:port`, protocol
+    lower case."""
     return digest(name + protocol)
 
 

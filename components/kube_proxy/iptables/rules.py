@@ -1,7 +1,9 @@
-"""Services and endpoints -> iptables rules. Pure, sorted, deterministic; nothing is read or written.
+"""Services and endpoints -> iptables rules. Pure, sorted, deterministic; nothing is read or
+written.
 
-A Service's port becomes a Block (planner.py): its rules in the shared chains (KUBE-SERVICES, KUBE-NODEPORTS, ...) and
-its own chains. A chain is written as a whole, and only when a rule of it changed (KEP-3453).
+A Service's port becomes a Block (planner.py): its rules in the shared chains (KUBE-SERVICES,
+KUBE-NODEPORTS, ...) and its own chains. A chain is written as a whole, and only when a rule of it
+changed (KEP-3453).
 """
 
 from __future__ import annotations
@@ -18,10 +20,18 @@ from kubewire.components.kube_proxy.iptables.service import Block, Context, buil
 from kubewire.components.kube_proxy.planner import Blocks, Chains, Step, by_chain, node_ip
 from kubewire.components.kube_proxy.state import topology
 from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
-from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoints, Node, ServicePortName, Services
+from kubewire.components.kube_proxy.state.model import (
+    IPV4,
+    IPV6,
+    Endpoints,
+    Node,
+    ServicePortName,
+    Services,
+)
 from kubewire.components.kube_proxy.state.topology import Reachable
 
-#: Above so many endpoints the comments in per-Service chains cost more memory than they are worth (upstream).
+#: Above so many endpoints the comments in per-Service chains cost more memory than they are worth
+#: (upstream).
 LARGE_CLUSTER_ENDPOINTS = 1000
 
 
@@ -49,7 +59,8 @@ _NOTHING = Block((), (), (), ())
 
 @dataclass(frozen=True)
 class Change:
-    """From one state to the next. It is compared when it is asked for: writing everything needs no comparison."""
+    """From one state to the next. It is compared when it is asked for: writing everything needs no
+    comparison."""
 
     steps: Sequence[Step[Block]]
     before: Config
@@ -79,7 +90,10 @@ class Change:
             old, new = (before or _NOTHING).shared(table), (after or _NOTHING).shared(table)
             found.compare(by_chain(old), by_chain(new))
         if self.before != self.after:
-            old, new = ((*first, *last) for first, last in (_fixed(self.before)[table], _fixed(self.after)[table]))
+            old, new = (
+                (*first, *last)
+                for first, last in (_fixed(self.before)[table], _fixed(self.after)[table])
+            )
             found.compare(by_chain(old), by_chain(new))
         return found.names
 
@@ -113,7 +127,9 @@ class Plan:
             masquerade_all=config.masquerade_all,
             comments=self._endpoints <= LARGE_CLUSTER_ENDPOINTS,
         )
-        change = Change(self.blocks.update(services, endpoints, node, context, changed), self._config, config)
+        change = Change(
+            self.blocks.update(services, endpoints, node, context, changed), self._config, config
+        )
         self._config = config
         for _, before, after in change.steps:
             old, new = before or _NOTHING, after or _NOTHING
@@ -140,21 +156,32 @@ class Plan:
         return {table: count + sum(map(len, fixed[table])) for table, count in self._rules.items()}
 
     def everything(
-        self, stale: Iterable[str] = (), jumps: Collection[chains.Jump] = (), canaries: Collection[str] = ()
+        self,
+        stale: Iterable[str] = (),
+        jumps: Collection[chains.Jump] = (),
+        canaries: Collection[str] = (),
     ) -> list[TableChange]:
-        """stale: chains to remove; jumps: rules to put at the heads of built-in chains; canaries: tables whose canary
-        chain is to be made."""
+        """stale: chains to remove; jumps: rules to put at the heads of built-in chains; canaries:
+        tables whose canary chain is to be made."""
         blocks, stale = [*self.blocks.values()], sorted(stale)
         own_chains = [chain for block in blocks for chain in block.chains]
         own = [append for block in blocks for append in block.own]
         canary = {table: [chains.CANARY] * (table in canaries) for table in chains.CANARY_TABLES}
         guarded = self._config.family == IPV4 and self._config.localhost_node_ports
-        filters = [*chains.BASE_CHAINS["filter"], *[chains.KUBELET_FIREWALL] * guarded, *canary["filter"]]
+        filters = [
+            *chains.BASE_CHAINS["filter"],
+            *[chains.KUBELET_FIREWALL] * guarded,
+            *canary["filter"],
+        ]
         nats = [*chains.BASE_CHAINS["nat"], *canary["nat"], *own_chains, *stale]
         return [
             TableChange("mangle", canary["mangle"]),
-            TableChange("filter", filters, chains.heads("filter", jumps), self._shared("filter", blocks)),
-            TableChange("nat", nats, chains.heads("nat", jumps), self._shared("nat", blocks, own), stale),
+            TableChange(
+                "filter", filters, chains.heads("filter", jumps), self._shared("filter", blocks)
+            ),
+            TableChange(
+                "nat", nats, chains.heads("nat", jumps), self._shared("nat", blocks, own), stale
+            ),
         ]
 
     def difference(self, change: Change) -> list[TableChange]:
@@ -164,17 +191,32 @@ class Plan:
         own = change.own.added | change.own.rewritten
         found = {
             table: TableChange(
-                table, sorted(names), rules=[item for item in self._shared(table, blocks) if item.chain in names]
+                table,
+                sorted(names),
+                rules=[item for item in self._shared(table, blocks) if item.chain in names],
             )
             for table, names in shared.items()
         }
         nat = found.pop("nat", TableChange("nat"))
-        rules = [*nat.rules, *(Append(chain, rule) for chain, of_it in own.items() for rule in of_it)]
-        return [*found.values(), TableChange("nat", [*nat.chains, *own, *stale], rules=rules, deleted=stale)]
+        rules = [
+            *nat.rules,
+            *(Append(chain, rule) for chain, of_it in own.items() for rule in of_it),
+        ]
+        return [
+            *found.values(),
+            TableChange("nat", [*nat.chains, *own, *stale], rules=rules, deleted=stale),
+        ]
 
-    def _shared(self, table: str, blocks: Iterable[Block], own: Iterable[Append] = ()) -> list[Append]:
+    def _shared(
+        self, table: str, blocks: Iterable[Block], own: Iterable[Append] = ()
+    ) -> list[Append]:
         first, last = _fixed(self._config)[table]
-        return [*first, *(append for block in blocks for append in block.shared(table)), *own, *last]
+        return [
+            *first,
+            *(append for block in blocks for append in block.shared(table)),
+            *own,
+            *last,
+        ]
 
 
 def render(services: Services, endpoints: Endpoints, node: Node, config: Config) -> str:
@@ -185,11 +227,15 @@ def render(services: Services, endpoints: Endpoints, node: Node, config: Config)
 
 
 def _fixed(config: Config) -> dict[str, tuple[list[Append], list[Append]]]:
-    """Table -> rules of shared chains that stand before those of Services, and those that stand after them."""
+    """Table -> rules of shared chains that stand before those of Services, and those that stand
+    after them."""
     firewall = [_BLOCK_LOCALNET] if config.family == IPV4 and config.localhost_node_ports else []
     return {
         "filter": (firewall, _forward_rules(config)),
-        "nat": (masquerade_rules(config.mark, random_fully=config.random_fully), _node_port_jumps(config)),
+        "nat": (
+            masquerade_rules(config.mark, random_fully=config.random_fully),
+            _node_port_jumps(config),
+        ),
     }
 
 
@@ -225,8 +271,14 @@ def forward_rules(mark: int) -> list[Append]:
     """What was translated, and the answers to it, may pass."""
     known = xt.ConnectionState(("RELATED", "ESTABLISHED"))
     return [
-        Append(chains.FORWARD, Rule((xt.Comment("kubernetes forwarding rules"), xt.Mark(mark, mark)), xt.ACCEPT)),
-        Append(chains.FORWARD, Rule((xt.Comment("kubernetes forwarding conntrack rule"), known), xt.ACCEPT)),
+        Append(
+            chains.FORWARD,
+            Rule((xt.Comment("kubernetes forwarding rules"), xt.Mark(mark, mark)), xt.ACCEPT),
+        ),
+        Append(
+            chains.FORWARD,
+            Rule((xt.Comment("kubernetes forwarding conntrack rule"), known), xt.ACCEPT),
+        ),
     ]
 
 
@@ -237,7 +289,9 @@ def _forward_rules(config: Config) -> list[Append]:
 
 
 def _node_port_jumps(config: Config) -> list[Append]:
-    comment = xt.Comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain")
+    comment = xt.Comment(
+        "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
+    )
     to_node_ports = xt.Jump(chains.NODEPORTS)
     if config.node_port_ips is not None:
         destinations = [xt.Destination(ip) for ip in sorted(config.node_port_ips)]

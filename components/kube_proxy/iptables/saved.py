@@ -10,7 +10,9 @@ from kubewire.components.kube_proxy.iptables.chains import Jump
 
 
 def missing_jumps(tables: dict[str, Table], wanted: Iterable[Jump]) -> list[Jump]:
-    return [jump for jump in wanted if not any(_is(rule, jump) for rule in _rules(tables, jump.table))]
+    return [
+        jump for jump in wanted if not any(_is(rule, jump) for rule in _rules(tables, jump.table))
+    ]
 
 
 def _rules(tables: dict[str, Table], table: str) -> list[str]:
@@ -18,7 +20,8 @@ def _rules(tables: dict[str, Table], table: str) -> list[str]:
 
 
 def _is(rule: str, jump: Jump) -> bool:
-    # The order of matches in the output is the tool's business, so compare the parts that name the rule.
+    # The order of matches in the output is the tool's business, so compare the parts that name the
+    # rule.
     comment = f'--comment "{jump.comment}"' in rule if jump.comment else "--comment" not in rule
     return rule.startswith(f"-A {jump.source} ") and rule.endswith(f" -j {jump.target}") and comment
 
@@ -30,17 +33,25 @@ def stale_chains(tables: dict[str, Table], needed: frozenset[str]) -> list[str]:
 
 
 def missing_canaries(tables: dict[str, Table]) -> list[str]:
-    return [table for table in chains.CANARY_TABLES if table not in tables or chains.CANARY not in tables[table].chains]
+    return [
+        table
+        for table in chains.CANARY_TABLES
+        if table not in tables or chains.CANARY not in tables[table].chains
+    ]
 
 
-def cleanup_text(tables: dict[str, Table], base: Mapping[str, tuple[str, ...]] = chains.BASE_CHAINS) -> str:
-    """Restore input that takes away everything kube-proxy made and leaves the kubelet's chains. base: a mode's own
-    chains by table."""
+def cleanup_text(
+    tables: dict[str, Table], base: Mapping[str, tuple[str, ...]] = chains.BASE_CHAINS
+) -> str:
+    """Restore input that takes away everything kube-proxy made and leaves the kubelet's chains.
+    base: a mode's own chains by table."""
     out: list[str] = []
     for name, table in tables.items():
         owned = {chains.CANARY, *base.get(name, ())}
         doomed = sorted(
-            chain for chain in table.chains if chain in owned or (name == "nat" and chains.is_service_chain(chain))
+            chain
+            for chain in table.chains
+            if chain in owned or (name == "nat" and chains.is_service_chain(chain))
         )
         if doomed:
             # IPVS mode shares chains with this one, and jumps to them from others.

@@ -21,8 +21,8 @@ _ANY_PORT = {protocol: xt.Transport(protocol) for protocol in ("tcp", "udp", "sc
 
 @dataclass(frozen=True)
 class Context:
-    """What all Services of a plan share and their rules depend on. local, outside: match what comes from this node's
-    pods, and what does not; None when there is no way to tell."""
+    """What all Services of a plan share and their rules depend on. local, outside: match what comes
+    from this node's pods, and what does not; None when there is no way to tell."""
 
     node_ip: str
     local: xt.Match | None
@@ -37,12 +37,15 @@ def local_match(source: LocalSource, *, negated: bool = False) -> xt.Match | Non
         return xt.Source(source.cidr, negated)
     if source.interface:
         return xt.InInterface(source.interface, negated)
-    return xt.InInterface(f"{source.interface_prefix}+", negated) if source.interface_prefix else None
+    return (
+        xt.InInterface(f"{source.interface_prefix}+", negated) if source.interface_prefix else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """filter and nat: rules in chains that all Services share; own: rules of its own chains, which are in nat."""
+    """filter and nat: rules in chains that all Services share; own: rules of its own chains, which
+    are in nat."""
 
     chains: tuple[str, ...]
     filter: tuple[Append, ...]
@@ -68,10 +71,14 @@ class _Paths:
     entry: str
 
 
-def build(name: ServicePortName, service: ServicePort, chosen: Reachable, context: Context) -> Block:
+def build(
+    name: ServicePortName, service: ServicePort, chosen: Reachable, context: Context
+) -> Block:
     paths = _paths(str(name), service, chosen)
     by_text = {str(endpoint): endpoint for endpoint in chosen.reachable}
-    endpoint_chains = {text: chains.endpoint_chain(paths.name, service.protocol, text) for text in by_text}
+    endpoint_chains = {
+        text: chains.endpoint_chain(paths.name, service.protocol, text) for text in by_text
+    }
     own = [*_internal_rules(paths, service, context)]
     names: list[str] = []
     if chosen.anywhere and service.externally_accessible:
@@ -99,7 +106,9 @@ def _paths(name: str, service: ServicePort, chosen: Reachable) -> _Paths:
     svc, svl, ext, fw = (f"KUBE-{kind}-{hashed}" for kind in ("SVC", "SVL", "EXT", "FW"))
     has_internal = bool(chosen.local) if service.internal_local else chosen.anywhere
     has_external = bool(chosen.local) if service.external_local else chosen.anywhere
-    guarded = chosen.anywhere and bool(service.load_balancer_ips and service.load_balancer_source_ranges)
+    guarded = chosen.anywhere and bool(
+        service.load_balancer_ips and service.load_balancer_source_ranges
+    )
     return _Paths(
         name=name,
         svc=svc,
@@ -117,7 +126,10 @@ def _capture_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> It
     """KUBE-SERVICES and KUBE-NODEPORTS: the addresses that lead into the Service."""
 
     def capture(kind: str, address: str, target: str) -> Append:
-        matches = (xt.Comment(f"{paths.name} {kind}"), xt.Transport(service.protocol, service.port, address))
+        matches = (
+            xt.Comment(f"{paths.name} {kind}"),
+            xt.Transport(service.protocol, service.port, address),
+        )
         return Append(chains.SERVICES, Rule(matches, xt.Jump(target)))
 
     if paths.internal:
@@ -134,9 +146,13 @@ def _capture_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> It
 
 
 def _filter_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> Iterator[Append]:
-    """Traffic that was not translated because nothing may answer it: REJECT when no endpoint exists in the
-    cluster, DROP when only this node has none (traffic policy Local)."""
-    why, target = ("has no local endpoints", xt.DROP) if chosen.anywhere else ("has no endpoints", xt.Reject())
+    """Traffic that was not translated because nothing may answer it: REJECT when no endpoint exists
+    in the cluster, DROP when only this node has none (traffic policy Local)."""
+    why, target = (
+        ("has no local endpoints", xt.DROP)
+        if chosen.anywhere
+        else ("has no endpoints", xt.Reject())
+    )
 
     def rule(chain: str, comment: str, *matches: xt.Match, target: xt.Target) -> Append:
         return Append(chain, Rule((xt.Comment(f"{paths.name} {comment}"), *matches), target))
@@ -154,15 +170,17 @@ def _filter_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> Ite
             yield rule(chains.EXTERNAL_SERVICES, why, xt.ToThisHost(), port, target=target)
     if paths.entry == paths.fw:
         for ip in service.load_balancer_ips:
-            yield rule(chains.PROXY_FIREWALL, f"traffic not accepted by {paths.fw}", to(ip), target=xt.DROP)
+            yield rule(
+                chains.PROXY_FIREWALL, f"traffic not accepted by {paths.fw}", to(ip), target=xt.DROP
+            )
     if service.health_check_node_port:
         port = xt.Transport("tcp", service.health_check_node_port)
         yield rule(chains.NODEPORTS, "health check node port", port, target=xt.ACCEPT)
 
 
 def _internal_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Append]:
-    """Traffic from outside the pods (the node itself, another network routed here) is masqueraded: the
-    endpoint's answer must return through this node."""
+    """Traffic from outside the pods (the node itself, another network routed here) is masqueraded:
+    the endpoint's answer must return through this node."""
     outside = None if context.masquerade_all else context.outside
     if not paths.internal or not (context.masquerade_all or outside):
         return
@@ -172,8 +190,9 @@ def _internal_rules(paths: _Paths, service: ServicePort, context: Context) -> It
 
 
 def _external_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Append]:
-    """KUBE-EXT-: with policy Cluster all is masqueraded, as it may cross to another node. With Local the
-    source stays, but this node and its pods take the Cluster way, as if they had gone out and back in."""
+    """KUBE-EXT-: with policy Cluster all is masqueraded, as it may cross to another node. With
+    Local the source stays, but this node and its pods take the Cluster way, as if they had gone out
+    and back in."""
 
     def rule(comment: str, *matches: xt.Match, to: xt.Jump) -> Append:
         words = xt.Comment(f"{comment} traffic for {paths.name} external destinations")
@@ -191,9 +210,13 @@ def _external_rules(paths: _Paths, service: ServicePort, context: Context) -> It
 
 
 def _firewall_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Append]:
-    comment, ranges = xt.Comment(f"{paths.name} loadbalancer IP"), service.load_balancer_source_ranges
+    comment, ranges = (
+        xt.Comment(f"{paths.name} loadbalancer IP"),
+        service.load_balancer_source_ranges,
+    )
     if context.node_ip and any(in_range(context.node_ip, cidr) for cidr in ranges):
-        # A balancer's address is often a local one, and then the source of what this node sends to it.
+        # A balancer's address is often a local one, and then the source of what this node sends to
+        # it.
         ranges = (*ranges, *service.load_balancer_ips)
     for source in ranges:
         yield Append(paths.fw, Rule((comment, xt.Source(source)), xt.Jump(paths.ext)))
@@ -210,11 +233,17 @@ def _balancing_rules(
     endpoint_chains: dict[str, str],
     context: Context,
 ) -> Iterator[Append]:
-    """First the endpoint this client had before (affinity), then one of n: 1/n, else 1/(n-1), ... else the last."""
+    """First the endpoint this client had before (affinity), then one of n: 1/n, else 1/(n-1), ...
+    else the last."""
     ways: list[tuple[tuple[xt.Match, ...], xt.Jump]] = []
     for endpoint in endpoints:
         text = str(endpoint)
-        ways.append(((xt.Comment(f"{name} -> {text}"),) if context.comments else (), xt.Jump(endpoint_chains[text])))
+        ways.append(
+            (
+                (xt.Comment(f"{name} -> {text}"),) if context.comments else (),
+                xt.Jump(endpoint_chains[text]),
+            )
+        )
     if seconds := service.sticky_seconds:
         for comment, jump in ways:
             yield Append(chain, Rule((*comment, xt.Recent(jump.to, seconds)), jump))
@@ -229,7 +258,10 @@ def _endpoint_rules(
     comment = (xt.Comment(name),) if context.comments else ()
     any_port = _ANY_PORT[service.protocol]
     for chain, endpoint in endpoints.items():
-        # Hairpin: a pod that reaches itself through the Service must see another source than its own address.
+        # Hairpin: a pod that reaches itself through the Service must see another source than its
+        # own address.
         yield Append(chain, Rule((*comment, xt.Source(endpoint.ip)), _MASQUERADE))
         remember = (xt.Recent(chain),) if service.sticky_seconds else ()
-        yield Append(chain, Rule((*comment, *remember, any_port), xt.Dnat(endpoint.ip, endpoint.port)))
+        yield Append(
+            chain, Rule((*comment, *remember, any_port), xt.Dnat(endpoint.ip, endpoint.port))
+        )

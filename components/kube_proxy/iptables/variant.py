@@ -1,6 +1,7 @@
-"""iptables has two backends in the kernel, nf_tables and the older x_tables ("legacy"), each with its own commands.
-Whoever uses another one than the rest of the node writes rules nobody else sees. kube-proxy's image decides by what
-is there already (kubernetes-sigs/iptables-wrappers), and so do we."""
+"""iptables has two backends in the kernel, nf_tables and the older x_tables ("legacy"), each with
+its own commands. Whoever uses another one than the rest of the node writes rules nobody else sees.
+kube-proxy's image decides by what is there already (kubernetes-sigs/iptables-wrappers), and so do
+we."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _LEGACY_TABLES = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
 
 
 def decide(nft: str, legacy: str) -> str:
-    """From what both iptables-save commands print: the kubelet's hint, else where more rules are. Pure."""
+    """From what both iptables-save commands print: the kubelet's hint, else where more rules are.
+    Pure."""
     for name, text in ((NFT, nft), (LEGACY, legacy)):
         if _HINT.search(text):
             return name
@@ -34,9 +36,11 @@ def is_nf_tables(chosen: str) -> bool:
 
 
 async def choose(save: Callable[[str], Awaitable[str]]) -> str:
-    """The variant of this network namespace; "" stands for the commands without a variant in their names.
+    """The variant of this network namespace; "" stands for the commands without a variant in their
+    names.
 
-    save(variant) is `iptables-VARIANT-save`. The usual case asks nothing: looking at legacy tables makes them."""
+    save(variant) is `iptables-VARIANT-save`. The usual case asks nothing: looking at legacy tables
+    makes them."""
     default = str(Path(shutil.which("iptables") or "").resolve())
     if "legacy" not in default and not any(map(_has_lines, _LEGACY_TABLES)):
         return DEFAULT

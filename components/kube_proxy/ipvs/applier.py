@@ -20,8 +20,9 @@ _SECONDS = 600
 
 
 async def run(argv: list[str], stdin: str = "") -> str:
-    """Standard output. `ipvsadm -R` and `ip -batch` go on after a line they could not take and may end well all the
-    same, so whatever is said on standard error is a failure. Raises CommandError, OSError."""
+    """Standard output. `ipvsadm -R` and `ip -batch` go on after a line they could not take and may
+    end well all the same, so whatever is said on standard error is a failure. Raises CommandError,
+    OSError."""
     done = await command.run(argv, stdin=stdin.encode(), timeout=_SECONDS)
     if done.returncode or done.stderr.strip():
         raise CommandError(done, stdin.encode())
@@ -76,14 +77,19 @@ class Addresses:
 
 
 class Dummy:
-    """kube-ipvs0, which stays down: its addresses are local all the same, and nobody answers ARP for it."""
+    """kube-ipvs0, which stays down: its addresses are local all the same, and nobody answers ARP
+    for it."""
 
     def __init__(self, family: str) -> None:
         self._family = family
 
     async def addresses(self) -> Addresses:
         links = await iproute.query("ip", "address", "show")
-        found = {link["ifname"]: self._usable(link.get("addr_info") or ()) for link in links if "ifname" in link}
+        found = {
+            link["ifname"]: self._usable(link.get("addr_info") or ())
+            for link in links
+            if "ifname" in link
+        }
         bound = found.pop(DEVICE, None)
         return Addresses(bound, frozenset().union(*found.values()))
 
@@ -107,12 +113,16 @@ class Dummy:
 
     @staticmethod
     async def exists() -> bool:
-        return Path("/sys/class/net", DEVICE).exists() or DEVICE in await run(["ip", "-brief", "link"])
+        return Path("/sys/class/net", DEVICE).exists() or DEVICE in await run(
+            ["ip", "-brief", "link"]
+        )
 
     def _usable(self, listed: Iterable[dict[str, object]]) -> frozenset[str]:
         """Loopback is not served, and link-local addresses are everywhere the same."""
         parsed = [ip_address(str(item["local"])) for item in listed if "local" in item]
-        usable = (ip for ip in parsed if not ip.is_loopback and not (ip.version == 6 and ip.is_link_local))
+        usable = (
+            ip for ip in parsed if not ip.is_loopback and not (ip.version == 6 and ip.is_link_local)
+        )
         return frozenset(str(ip) for ip in usable if family_of(str(ip)) == self._family)
 
     def _host(self, ip: str) -> str:

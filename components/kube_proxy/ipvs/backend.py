@@ -1,4 +1,5 @@
-"""The IPVS backend: keeps one family's virtual servers, addresses, ipsets and chains equal to the latest plan."""
+"""The IPVS backend: keeps one family's virtual servers, addresses, ipsets and chains equal to the
+latest plan."""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ from kubewire.components.kube_proxy.state.model import State
 from kubewire.components.kube_proxy.state.objects import family_of, in_range
 
 log = logging.getLogger(__name__)
-#: How often it is looked whether drained real servers still have connections (upstream's rsCheckDeleteInterval).
+#: How often it is looked whether drained real servers still have connections (upstream's
+#: rsCheckDeleteInterval).
 _DRAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class _Kernel:
-    """What is there. servers may hold real servers that are being drained; rules is None when unknown."""
+    """What is there. servers may hold real servers that are being drained; rules is None when
+    unknown."""
 
     servers: Mapping[Key, VirtualServer]
     bound: frozenset[str]
@@ -41,12 +44,20 @@ class _Kernel:
 
 
 class IpvsBackend:
-    """sync() writes the difference to what it wrote last; full=True looks at what is really there first."""
+    """sync() writes the difference to what it wrote last; full=True looks at what is really there
+    first."""
 
     def __init__(
-        self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
+        self,
+        family: str,
+        config: KubeProxyConfiguration,
+        metrics: Metrics,
+        *,
+        localhost_node_ports: bool,
     ) -> None:
-        del localhost_node_ports  # 127.0.0.1 is never a virtual server: ip_vs could not lead the answer back.
+        del (
+            localhost_node_ports
+        )  # 127.0.0.1 is never a virtual server: ip_vs could not lead the answer back.
         self._family, self._settings, self._metrics = family, config, metrics
         self._ipvsadm, self._ipset, self._dummy = Ipvsadm(family), Ipset(family), Dummy(family)
         self._iptables = Iptables(family)
@@ -78,15 +89,27 @@ class IpvsBackend:
             kernel = self._kernel
             if kernel is None:
                 return True  # A sync has failed and will be full.
-            if not await self._iptables.has_chain("nat", chains.SERVICES) or not self._ipvsadm.loaded():
+            if (
+                not await self._iptables.has_chain("nat", chains.SERVICES)
+                or not self._ipvsadm.loaded()
+            ):
                 return False
             table, there = await self._ipvsadm.table(), await self._dummy.addresses()
             excluded = [key for key in table if self._excluded(key.ip)]
-            seen = {key: server for key, server in table.items() if key not in excluded or key in kernel.servers}
-            return there.bound == kernel.bound and seen == kernel.servers and await self._ipset.entries() == kernel.sets
+            seen = {
+                key: server
+                for key, server in table.items()
+                if key not in excluded or key in kernel.servers
+            }
+            return (
+                there.bound == kernel.bound
+                and seen == kernel.servers
+                and await self._ipset.entries() == kernel.sets
+            )
 
     async def cleanup(self) -> None:
-        """Takes everything away again. Nothing there is no error; without ip_vs there cannot be anything."""
+        """Takes everything away again. Nothing there is no error; without ip_vs there cannot be
+        anything."""
         if not self._ipvsadm.loaded():
             return
         text = saved.cleanup_text(parse(await self._iptables.save()), chains.BASE_CHAINS)
@@ -105,9 +128,13 @@ class IpvsBackend:
         if there.bound is None:
             await self._dummy.create()
         await self._ipset.restore(sets.creations(self._family))
-        kernel = _Kernel(await self._ipvsadm.table(), there.bound or frozenset(), await self._ipset.entries())
+        kernel = _Kernel(
+            await self._ipvsadm.table(), there.bound or frozenset(), await self._ipset.entries()
+        )
         jumps = saved.missing_jumps(parse(await self._iptables.save()), chains.JUMPS)
-        plan = rules.plan(state.services, state.endpoints, self._context(state, there.others), self._cache)
+        plan = rules.plan(
+            state.services, state.endpoints, self._context(state, there.others), self._cache
+        )
         return await self._write(plan, self._rules(plan, state), kernel, jumps)
 
     async def _write_difference(self, state: State, kernel: _Kernel) -> _Kernel:
@@ -116,8 +143,11 @@ class IpvsBackend:
         plan = rules.plan(state.services, state.endpoints, context, self._cache, state.changed)
         return await self._write(plan, self._rules(plan, state), kernel)
 
-    async def _write(self, plan: rules.Plan, fixed: Rules, kernel: _Kernel, jumps: list[Jump] | None = None) -> _Kernel:
-        """What is new comes before what leads to it, and what goes after: nobody is refused on the way."""
+    async def _write(
+        self, plan: rules.Plan, fixed: Rules, kernel: _Kernel, jumps: list[Jump] | None = None
+    ) -> _Kernel:
+        """What is new comes before what leads to it, and what goes after: nobody is refused on the
+        way."""
         change = servers.change(plan.servers, kernel.servers, keep=self._excluded)
         await self._ipset.restore(sets.additions(plan.sets, kernel.sets, self._family))
         await self._ipvsadm.restore(change.lines)
@@ -127,16 +157,27 @@ class IpvsBackend:
         await self._dummy.change(delete=kernel.bound - plan.bound)
         await self._ipvsadm.restore(change.removals)
         await self._ipset.restore(sets.deletions(plan.sets, kernel.sets, self._family))
-        left = await self._remove_drained(change.result) if servers.drained(change.result) else change.result
+        left = (
+            await self._remove_drained(change.result)
+            if servers.drained(change.result)
+            else change.result
+        )
         return _Kernel(self._shared(left, plan.servers), plan.bound, plan.sets, fixed)
 
     @staticmethod
-    def _shared(there: Mapping[Key, VirtualServer], planned: Mapping[Key, VirtualServer]) -> dict[Key, VirtualServer]:
-        """The plan's own objects where they say the same, so that the next change() knows them by identity."""
-        return {key: planned[key] if planned.get(key) == server else server for key, server in there.items()}
+    def _shared(
+        there: Mapping[Key, VirtualServer], planned: Mapping[Key, VirtualServer]
+    ) -> dict[Key, VirtualServer]:
+        """The plan's own objects where they say the same, so that the next change() knows them by
+        identity."""
+        return {
+            key: planned[key] if planned.get(key) == server else server
+            for key, server in there.items()
+        }
 
     async def _remove_drained(self, table: Mapping[Key, VirtualServer]) -> dict[Key, VirtualServer]:
-        """Weight 0 came first: from then on nobody new can come between the look and the removal."""
+        """Weight 0 came first: from then on nobody new can come between the look and the
+        removal."""
         connections = await self._ipvsadm.connections()
         done = frozenset(item for item in servers.drained(table) if not connections.get(item))
         await self._ipvsadm.restore(servers.real_removals(done))
@@ -164,9 +205,13 @@ class IpvsBackend:
                 if kernel is None or not servers.drained(kernel.servers):
                     return
                 try:
-                    self._kernel = replace(kernel, servers=await self._remove_drained(kernel.servers))
+                    self._kernel = replace(
+                        kernel, servers=await self._remove_drained(kernel.servers)
+                    )
                 except (CommandError, OSError) as error:
-                    log.error("%s: drained real servers stay until the next look: %s", self._family, error)
+                    log.error(
+                        "%s: drained real servers stay until the next look: %s", self._family, error
+                    )
 
     async def _set_timeouts(self) -> None:
         ipvs = self._settings.ipvs

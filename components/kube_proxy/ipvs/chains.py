@@ -35,7 +35,14 @@ IPVS_FILTER, IPVS_OUT_FILTER = "KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"
 
 BASE_CHAINS: dict[str, tuple[str, ...]] = {
     "nat": (SERVICES, POSTROUTING, NODE_PORT, LOAD_BALANCER, MARK_MASQ),
-    "filter": (FORWARD, NODE_PORT, PROXY_FIREWALL, SOURCE_RANGES_FIREWALL, IPVS_FILTER, IPVS_OUT_FILTER),
+    "filter": (
+        FORWARD,
+        NODE_PORT,
+        PROXY_FIREWALL,
+        SOURCE_RANGES_FIREWALL,
+        IPVS_FILTER,
+        IPVS_OUT_FILTER,
+    ),
 }
 #: Each is put at the head of its chain when it is not there, so the last of a chain ends up first.
 JUMPS = (
@@ -74,9 +81,15 @@ _MATCHES = (
     _Match(sets.NODE_PORT["udp"], "nat", NODE_PORT, _MASQUERADE, "dst", "udp"),
     _Match(sets.NODE_PORT_LOCAL["sctp"], "nat", NODE_PORT, xt.RETURN, "dst,dst", "sctp"),
     _Match(sets.NODE_PORT["sctp"], "nat", NODE_PORT, _MASQUERADE, "dst,dst", "sctp"),
-    _Match(sets.LOAD_BALANCER_FW, "filter", PROXY_FIREWALL, xt.Jump(SOURCE_RANGES_FIREWALL), "dst,dst"),
-    _Match(sets.LOAD_BALANCER_SOURCE_CIDR, "filter", SOURCE_RANGES_FIREWALL, xt.RETURN, "dst,dst,src"),
-    _Match(sets.LOAD_BALANCER_SOURCE_IP, "filter", SOURCE_RANGES_FIREWALL, xt.RETURN, "dst,dst,src"),
+    _Match(
+        sets.LOAD_BALANCER_FW, "filter", PROXY_FIREWALL, xt.Jump(SOURCE_RANGES_FIREWALL), "dst,dst"
+    ),
+    _Match(
+        sets.LOAD_BALANCER_SOURCE_CIDR, "filter", SOURCE_RANGES_FIREWALL, xt.RETURN, "dst,dst,src"
+    ),
+    _Match(
+        sets.LOAD_BALANCER_SOURCE_IP, "filter", SOURCE_RANGES_FIREWALL, xt.RETURN, "dst,dst,src"
+    ),
 )
 
 
@@ -115,7 +128,9 @@ class Rules:
         earlier, changes = before._tables(), []
         for table, rules in self._tables().items():
             found = Chains[Rule]()
-            found.compare(by_chain(earlier[table], BASE_CHAINS[table]), by_chain(rules, BASE_CHAINS[table]))
+            found.compare(
+                by_chain(earlier[table], BASE_CHAINS[table]), by_chain(rules, BASE_CHAINS[table])
+            )
             written = [append for append in rules if append.chain in found.rewritten]
             changes.append(TableChange(table, [*found.rewritten], rules=written))
         return changes
@@ -146,13 +161,17 @@ class Rules:
         for item in _MATCHES:
             if item.table == table and item.set in self.nonempty:
                 protocol = (xt.OfProtocol(item.protocol),) if item.protocol else ()
-                yield Append(item.chain, Rule((*protocol, *self._commented(item.set, item.dimensions)), item.target))
+                yield Append(
+                    item.chain,
+                    Rule((*protocol, *self._commented(item.set, item.dimensions)), item.target),
+                )
 
     def _cluster_ips(self) -> Iterator[Append]:
         if sets.CLUSTER_IP not in self.nonempty:
             return
         outside = None if self.masquerade_all else local_match(self.local_source, negated=True)
-        # A process of the node gets the Service's own address as its source, for it is local (kube-ipvs0).
+        # A process of the node gets the Service's own address as its source, for it is local
+        # (kube-ipvs0).
         dimensions = "dst,dst" if self.masquerade_all or outside else "src,dst"
         matches = (*self._commented(sets.CLUSTER_IP, dimensions), *((outside,) if outside else ()))
         yield Append(SERVICES, Rule(matches, _MASQUERADE))
@@ -174,7 +193,9 @@ class Rules:
             to_balancer = xt.Words(f"-m ipvs --vaddr {ip} --vproto {protocol} --vport {port}")
             yield Append(IPVS_OUT_FILTER, Rule((xt.Source(ip), to_balancer), xt.DROP))
         yield from forward_rules(self.mark)
-        yield Append(NODE_PORT, Rule(self._commented(sets.HEALTH_CHECK_NODE_PORT, "dst"), xt.ACCEPT))
+        yield Append(
+            NODE_PORT, Rule(self._commented(sets.HEALTH_CHECK_NODE_PORT, "dst"), xt.ACCEPT)
+        )
         # Ports of the node itself shall not be had by a Service's address (kubernetes issue 72236); this is why
         # nobody answers the ping of a ClusterIP, though the address is on kube-ipvs0.
         for name in (sets.LOAD_BALANCER, sets.CLUSTER_IP, sets.EXTERNAL_IP, sets.EXTERNAL_IP_LOCAL):

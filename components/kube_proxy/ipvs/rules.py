@@ -1,4 +1,5 @@
-"""Services and endpoints -> virtual servers, addresses of kube-ipvs0, entries of ipsets. Pure and deterministic.
+"""Services and endpoints -> virtual servers, addresses of kube-ipvs0, entries of ipsets. Pure and
+deterministic.
 
 A Service's port becomes a Block (planner.py).
 """
@@ -16,7 +17,14 @@ from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer, sock
 from kubewire.components.kube_proxy.ipvs.sets import address, ip_port, ip_port_ip, ip_port_nets
 from kubewire.components.kube_proxy.planner import Blocks, node_ip
 from kubewire.components.kube_proxy.state import topology
-from kubewire.components.kube_proxy.state.model import Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+from kubewire.components.kube_proxy.state.model import (
+    Endpoint,
+    Endpoints,
+    Node,
+    ServicePort,
+    ServicePortName,
+    Services,
+)
 from kubewire.components.kube_proxy.state.objects import in_range
 from kubewire.components.kube_proxy.state.topology import Reachable
 
@@ -25,8 +33,8 @@ DEFAULT_SCHEDULER = "rr"
 
 @dataclass(frozen=True)
 class Context:
-    """What all Services of a family share. node_addresses: on interfaces other than kube-ipvs0; node_port_ips:
-    those of them that take NodePort traffic."""
+    """What all Services of a family share. node_addresses: on interfaces other than kube-ipvs0;
+    node_port_ips: those of them that take NodePort traffic."""
 
     node: Node
     family: str
@@ -37,8 +45,8 @@ class Context:
 
 @dataclass(frozen=True)
 class Block:
-    """What one port of a Service needs. entries: (set, entry), addresses of kube-ipvs0 among them (KUBE-IPVS-IPS);
-    closed_to_node: balancers' addresses that the node itself may not reach."""
+    """What one port of a Service needs. entries: (set, entry), addresses of kube-ipvs0 among them
+    (KUBE-IPVS-IPS); closed_to_node: balancers' addresses that the node itself may not reach."""
 
     servers: Mapping[Key, VirtualServer]
     entries: frozenset[tuple[str, str]]
@@ -83,11 +91,14 @@ def plan(
     cache: Cache | None = None,
     changed: Collection[ServicePortName] | None = None,
 ) -> Plan:
-    """cache is brought up to date; changed are the names that may differ from the call before, None any."""
+    """cache is brought up to date; changed are the names that may differ from the call before, None
+    any."""
     cache = cache if cache is not None else Cache()
     steps = cache.blocks.update(services, endpoints, context.node, context, changed)
     if changes := [_Change(before or _NOTHING, after or _NOTHING) for _, before, after in steps]:
-        cache.plan = Plan(_servers(cache, changes), _entries(cache, changes), _closed(cache, changes))
+        cache.plan = Plan(
+            _servers(cache, changes), _entries(cache, changes), _closed(cache, changes)
+        )
     return cache.plan
 
 
@@ -95,8 +106,15 @@ def _servers(cache: Cache, changes: Collection[_Change]) -> Mapping[Key, Virtual
     """Where two Services claim one address and port (externalIPs), the first by name has it."""
     earlier = cache.plan.servers
     if all(before.servers.keys() == after.servers.keys() for before, after in changes):
-        mine = ((key, server, before) for before, after in changes for key, server in after.servers.items())
-        return {**earlier, **{key: server for key, server, before in mine if earlier[key] is before.servers[key]}}
+        mine = (
+            (key, server, before)
+            for before, after in changes
+            for key, server in after.servers.items()
+        )
+        return {
+            **earlier,
+            **{key: server for key, server, before in mine if earlier[key] is before.servers[key]},
+        }
     merged: dict[Key, VirtualServer] = {}
     for block in cache.blocks.values():
         for key, server in block.servers.items():
@@ -111,12 +129,18 @@ def _entries(cache: Cache, changes: Collection[_Change]) -> Mapping[str, frozens
         cache.counts.subtract(before.entries - after.entries)
         for name, entry in before.entries ^ after.entries:
             moved.setdefault(name, set()).add(entry)
-    present = {name: {entry for entry in of_it if cache.counts[name, entry]} for name, of_it in moved.items()}
+    present = {
+        name: {entry for entry in of_it if cache.counts[name, entry]}
+        for name, of_it in moved.items()
+    }
     for name, of_it in moved.items():
         for entry in of_it - present[name]:
             del cache.counts[name, entry]
     earlier = cache.plan.sets
-    return {**earlier, **{name: (earlier[name] - of_it) | present[name] for name, of_it in moved.items()}}
+    return {
+        **earlier,
+        **{name: (earlier[name] - of_it) | present[name] for name, of_it in moved.items()},
+    }
 
 
 def _closed(cache: Cache, changes: Collection[_Change]) -> tuple[Balancer, ...]:
@@ -133,7 +157,9 @@ class _Chosen(NamedTuple):
 
 
 def _choose(endpoints: tuple[Endpoint, ...], service: ServicePort, node: Node) -> _Chosen:
-    here = tuple(endpoint for endpoint in endpoints if node.name and endpoint.node_name == node.name)
+    here = tuple(
+        endpoint for endpoint in endpoints if node.name and endpoint.node_name == node.name
+    )
     return _Chosen(topology.choose(endpoints, service, node), here)
 
 
@@ -158,11 +184,14 @@ class _Builder:
         if self._service.node_port and self._context.node_port_ips:
             self._node_port()
         if self._service.health_check_node_port:
-            self._entries.add((sets.HEALTH_CHECK_NODE_PORT, str(self._service.health_check_node_port)))
+            self._entries.add(
+                (sets.HEALTH_CHECK_NODE_PORT, str(self._service.health_check_node_port))
+            )
         return Block(self._servers, frozenset(self._entries), tuple(self._closed))
 
     def _hairpin(self) -> None:
-        """A pod that is led back to itself must see another address: ready or not, if it is on this node."""
+        """A pod that is led back to itself must see another address: ready or not, if it is on this
+        node."""
         for endpoint in self._here:
             entry = ip_port_ip(endpoint.ip, self._service.protocol, endpoint.port, endpoint.ip)
             self._entries.add((sets.LOOP_BACK, entry))
@@ -196,7 +225,8 @@ class _Builder:
         for cidr in ranges:
             for entry in ip_port_nets(ip, service.protocol, service.port, cidr):
                 self._entries.add((sets.LOAD_BALANCER_SOURCE_CIDR, entry))
-        # A process of the node comes with the balancer's address as its own: the address is on kube-ipvs0.
+        # A process of the node comes with the balancer's address as its own: the address is on
+        # kube-ipvs0.
         if own and any(in_range(own, cidr) for cidr in ranges):
             entry = ip_port_ip(ip, service.protocol, service.port, ip)
             self._entries.add((sets.LOAD_BALANCER_SOURCE_IP, entry))
@@ -207,7 +237,11 @@ class _Builder:
         service, ips = self._service, self._context.node_port_ips
         # There is no bitmap of SCTP ports, so these are kept with each address.
         by_address = service.protocol == "sctp"
-        entries = [ip_port(ip, "sctp", service.node_port) for ip in ips] if by_address else [str(service.node_port)]
+        entries = (
+            [ip_port(ip, "sctp", service.node_port) for ip in ips]
+            if by_address
+            else [str(service.node_port)]
+        )
         names = [sets.NODE_PORT[service.protocol]]
         if service.external_local:
             names.append(sets.NODE_PORT_LOCAL[service.protocol])
@@ -224,9 +258,12 @@ class _Builder:
             self._entries.add((sets.IPVS_IPS, ip))
 
     def _serve(self, ip: str, port: int, *, local: bool) -> None:
-        """Policy Local without a pod here falls back to all: then pods of the node are served, and who comes from
-        outside gets its answer from a pod it never asked (kubernetes pull request 97081)."""
+        """Policy Local without a pod here falls back to all: then pods of the node are served, and
+        who comes from outside gets its answer from a pod it never asked (kubernetes pull request
+        97081)."""
         chosen = (local and self._chosen.local) or self._chosen.cluster
         reals = {socket_address(endpoint.ip, endpoint.port): 1 for endpoint in chosen}
         key = Key(self._service.protocol, ip, port)
-        self._servers[key] = VirtualServer(self._context.scheduler, self._service.sticky_seconds, reals)
+        self._servers[key] = VirtualServer(
+            self._context.scheduler, self._service.sticky_seconds, reals
+        )

@@ -1,7 +1,8 @@
 """Virtual servers and their real servers, as text of `ipvsadm -R` and `ipvsadm -Sn`. Pure.
 
-What goes is drained (upstream's graceful_termination.go): a real server of TCP gets weight 0, so that nobody new
-comes to it, and is removed when no connection is left. A real server of weight 0 is one that is being drained.
+What goes is drained (upstream's graceful_termination.go): a real server of TCP gets weight 0, so
+that nobody new comes to it, and is removed when no connection is left. A real server of weight 0 is
+one that is being drained.
 """
 
 from __future__ import annotations
@@ -65,15 +66,17 @@ def socket_address(ip: str, port: int) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """lines: to be written first; removals: virtual servers that go, once nobody is led to them any more;
-    result: what is there afterwards."""
+    """lines: to be written first; removals: virtual servers that go, once nobody is led to them any
+    more; result: what is there afterwards."""
 
     lines: list[str]
     removals: list[str]
     result: dict[Key, VirtualServer]
 
 
-def change(wanted: Table, present: Table, *, keep: Callable[[str], bool] = lambda ip: False) -> Change:
+def change(
+    wanted: Table, present: Table, *, keep: Callable[[str], bool] = lambda ip: False
+) -> Change:
     """keep: addresses whose virtual servers are somebody else's (excludeCIDRs)."""
     lines: list[str] = []
     result: dict[Key, VirtualServer] = {}
@@ -120,7 +123,10 @@ def _reals(key: Key, server: VirtualServer, there: Mapping[str, int]) -> _Reals:
 def drained(table: Table) -> Reals:
     """Real servers that are there only for the connections they have."""
     return frozenset(
-        (key, real) for key, server in table.items() for real, weight in server.reals.items() if not weight
+        (key, real)
+        for key, server in table.items()
+        for real, weight in server.reals.items()
+        if not weight
     )
 
 
@@ -138,7 +144,8 @@ def real_removals(reals: Reals) -> list[str]:
 
 
 def parse(saved: str, family: str) -> dict[Key, VirtualServer]:
-    """What `ipvsadm -Sn` printed, of one family; virtual servers by firewall mark are somebody else's."""
+    """What `ipvsadm -Sn` printed, of one family; virtual servers by firewall mark are somebody
+    else's."""
     found: dict[Key, VirtualServer] = {}
     for line in saved.splitlines():
         words = line.split()

@@ -1,7 +1,7 @@
 """The ipsets of IPVS mode as a table, and as text of `ipset restore` and `ipset save`. Pure.
 
-Names, types and comments are upstream's (pkg/proxy/ipvs/ipset.go). A name here is the IPv4 one; `named` gives that of
-a family.
+Names, types and comments are upstream's (pkg/proxy/ipvs/ipset.go). A name here is the IPv4 one;
+`named` gives that of a family.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ LOAD_BALANCER_SOURCE_CIDR = "KUBE-LOAD-BALANCER-SOURCE-CIDR"
 HEALTH_CHECK_NODE_PORT = "KUBE-HEALTH-CHECK-NODE-PORT"
 IPVS_IPS = "KUBE-IPVS-IPS"
 #: Protocol -> NodePorts; and those with external policy Local.
-NODE_PORT = {"tcp": "KUBE-NODE-PORT-TCP", "udp": "KUBE-NODE-PORT-UDP", "sctp": "KUBE-NODE-PORT-SCTP-HASH"}
+NODE_PORT = {
+    "tcp": "KUBE-NODE-PORT-TCP",
+    "udp": "KUBE-NODE-PORT-UDP",
+    "sctp": "KUBE-NODE-PORT-SCTP-HASH",
+}
 NODE_PORT_LOCAL = {
     "tcp": "KUBE-NODE-PORT-LOCAL-TCP",
     "udp": "KUBE-NODE-PORT-LOCAL-UDP",
@@ -40,28 +44,43 @@ class IPSet(NamedTuple):
     comment: str
 
 
-_IP, _IP_PORT, _IP_PORT_IP, _IP_PORT_NET = "hash:ip", "hash:ip,port", "hash:ip,port,ip", "hash:ip,port,net"
+_IP, _IP_PORT, _IP_PORT_IP, _IP_PORT_NET = (
+    "hash:ip",
+    "hash:ip,port",
+    "hash:ip,port,ip",
+    "hash:ip,port,net",
+)
 _PORTS = "bitmap:port"
 _LOCAL, _BY_HASH = "with externalTrafficPolicy=local", "with type 'hash ip:port'"
 SETS: Mapping[str, IPSet] = {
-    LOOP_BACK: IPSet(_IP_PORT_IP, "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose"),
+    LOOP_BACK: IPSet(
+        _IP_PORT_IP, "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose"
+    ),
     CLUSTER_IP: IPSet(_IP_PORT, "Kubernetes service cluster ip + port for masquerade purpose"),
-    EXTERNAL_IP: IPSet(_IP_PORT, "Kubernetes service external ip + port for masquerade and filter purpose"),
+    EXTERNAL_IP: IPSet(
+        _IP_PORT, "Kubernetes service external ip + port for masquerade and filter purpose"
+    ),
     EXTERNAL_IP_LOCAL: IPSet(_IP_PORT, f"Kubernetes service external ip + port {_LOCAL}"),
     LOAD_BALANCER: IPSet(_IP_PORT, "Kubernetes service lb portal"),
-    LOAD_BALANCER_FW: IPSet(_IP_PORT, "Kubernetes service load balancer ip + port for load balancer with sourceRange"),
+    LOAD_BALANCER_FW: IPSet(
+        _IP_PORT, "Kubernetes service load balancer ip + port for load balancer with sourceRange"
+    ),
     LOAD_BALANCER_LOCAL: IPSet(_IP_PORT, f"Kubernetes service load balancer ip + port {_LOCAL}"),
     LOAD_BALANCER_SOURCE_IP: IPSet(
-        _IP_PORT_IP, "Kubernetes service load balancer ip + port + source IP for packet filter purpose"
+        _IP_PORT_IP,
+        "Kubernetes service load balancer ip + port + source IP for packet filter purpose",
     ),
     LOAD_BALANCER_SOURCE_CIDR: IPSet(
-        _IP_PORT_NET, "Kubernetes service load balancer ip + port + source cidr for packet filter purpose"
+        _IP_PORT_NET,
+        "Kubernetes service load balancer ip + port + source cidr for packet filter purpose",
     ),
     NODE_PORT["tcp"]: IPSet(_PORTS, "Kubernetes nodeport TCP port for masquerade purpose"),
     NODE_PORT_LOCAL["tcp"]: IPSet(_PORTS, f"Kubernetes nodeport TCP port {_LOCAL}"),
     NODE_PORT["udp"]: IPSet(_PORTS, "Kubernetes nodeport UDP port for masquerade purpose"),
     NODE_PORT_LOCAL["udp"]: IPSet(_PORTS, f"Kubernetes nodeport UDP port {_LOCAL}"),
-    NODE_PORT["sctp"]: IPSet(_IP_PORT, f"Kubernetes nodeport SCTP port for masquerade purpose {_BY_HASH}"),
+    NODE_PORT["sctp"]: IPSet(
+        _IP_PORT, f"Kubernetes nodeport SCTP port for masquerade purpose {_BY_HASH}"
+    ),
     NODE_PORT_LOCAL["sctp"]: IPSet(_IP_PORT, f"Kubernetes nodeport SCTP port {_LOCAL} {_BY_HASH}"),
     HEALTH_CHECK_NODE_PORT: IPSet(_PORTS, "Kubernetes health check node port"),
     IPVS_IPS: IPSet(_IP, "Addresses on the ipvs interface"),
@@ -71,7 +90,8 @@ Entries = Mapping[str, frozenset[str]]
 
 
 def named(name: str, family: str) -> str:
-    """A set's name in a family: KUBE-X and KUBE-6-X live side by side; the kernel takes 31 characters."""
+    """A set's name in a family: KUBE-X and KUBE-6-X live side by side; the kernel takes 31
+    characters."""
     return name.replace("KUBE-", "KUBE-6-", 1)[:_LONGEST_NAME] if family == IPV6 else name
 
 
@@ -100,7 +120,10 @@ def ip_port_nets(ip: str, protocol: str, port: int, cidr: str) -> list[str]:
 
 def creations(family: str) -> list[str]:
     """Lines of `ipset restore -exist`; sets that are there stay as they are."""
-    return [f"create {named(name, family)} {item.type} {_options(item.type, family)}" for name, item in SETS.items()]
+    return [
+        f"create {named(name, family)} {item.type} {_options(item.type, family)}"
+        for name, item in SETS.items()
+    ]
 
 
 def _options(kind: str, family: str) -> str:
@@ -128,7 +151,8 @@ def _lines(verb: str, of: Entries, without: Entries, family: str) -> list[str]:
 
 
 def parse(saved: str, family: str) -> dict[str, frozenset[str]]:
-    """The sets of a family that are there, by their IPv4 names, from `ipset save`; others' are left out."""
+    """The sets of a family that are there, by their IPv4 names, from `ipset save`; others' are left
+    out."""
     ours = {named(name, family): name for name in SETS}
     found: dict[str, set[str]] = {}
     for line in saved.splitlines():

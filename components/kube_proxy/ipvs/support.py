@@ -1,4 +1,5 @@
-"""Whether this kernel can serve IPVS mode, found out as upstream does (CanUseIPVSProxier): by trying."""
+"""Whether this kernel can serve IPVS mode, found out as upstream does (CanUseIPVSProxier): by
+trying."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class UnsupportedError(Exception):
 
 
 async def check(config: KubeProxyConfiguration) -> None:
-    """Raises UnsupportedError. Adds a virtual server and takes it away again, unless one has the scheduler."""
+    """Raises UnsupportedError. Adds a virtual server and takes it away again, unless one has the
+    scheduler."""
     await _check_ipset()
     scheduler = config.ipvs.scheduler or DEFAULT_SCHEDULER
     try:
@@ -38,7 +40,9 @@ async def check(config: KubeProxyConfiguration) -> None:
     if any(server.scheduler == scheduler for server in known):
         return
     try:
-        await run(["ipvsadm", "-R"], f"-A {_PROBE.service} {VirtualServer(scheduler, 0, {}).options}\n")
+        await run(
+            ["ipvsadm", "-R"], f"-A {_PROBE.service} {VirtualServer(scheduler, 0, {}).options}\n"
+        )
         await run(["ipvsadm", "-R"], f"-D {_PROBE.service}\n")
     except CommandError as error:
         raise UnsupportedError(error.said) from error

@@ -1,4 +1,5 @@
-"""The one place that writes our table and looks at what of it is there: by nft, or by netlink where that is quicker."""
+"""The one place that writes our table and looks at what of it is there: by nft, or by netlink where
+that is quicker."""
 
 from __future__ import annotations
 
@@ -12,18 +13,26 @@ from kubewire.components.kernel.nfnetlink.netlink import Message, NetlinkError, 
 from kubewire.components.kube_proxy.nftables import chains
 from kubewire.components.kube_proxy.nftables.messages import Encoder, Unencodable
 from kubewire.components.kube_proxy.nftables.plan import Present
-from kubewire.components.kube_proxy.nftables.statements import AddAffinitySet, AddElement, Statement, text
+from kubewire.components.kube_proxy.nftables.statements import (
+    AddAffinitySet,
+    AddElement,
+    Statement,
+    text,
+)
 
-#: For each anonymous map the kernel walks the transaction so far: long ones take the square of their time.
+#: For each anonymous map the kernel walks the transaction so far: long ones take the square of
+#: their time.
 _LONGEST_PIECE = 1000
-#: Bytes; fits net.core.wmem_max, the limit of processes without rights outside their user namespace.
+#: Bytes; fits net.core.wmem_max, the limit of processes without rights outside their user
+#: namespace.
 _LARGEST_PIECE = 100_000
 _STATEMENTS = 100
 _SECONDS = 600
 
 
 class Nft:
-    """Table kube-proxy of one family ("ip" or "ip6") in the network namespace this process is in."""
+    """Table kube-proxy of one family ("ip" or "ip6") in the network namespace this process is
+    in."""
 
     def __init__(self, ip: str) -> None:
         self._ip = ip
@@ -40,8 +49,9 @@ class Nft:
         self._transact(messages)
 
     async def load(self, setup: Sequence[Statement], statements: Sequence[Statement]) -> None:
-        """For a table that is not there yet: setup; then chains with their rules, which nothing leads to, piece by
-        piece; then the elements that lead to them. Raises CommandError, OSError; the next load may find a part."""
+        """For a table that is not there yet: setup; then chains with their rules, which nothing
+        leads to, piece by piece; then the elements that lead to them. Raises CommandError, OSError;
+        the next load may find a part."""
         await self._nft(["nft", "-f", "-"], text(setup, self._ip))
         await asyncio.to_thread(self._load, statements)
 
@@ -69,11 +79,16 @@ class Nft:
         try:
             self._kernel.transact(messages)
         except NetlinkError as error:
-            line = text([error.origin], self._ip) if isinstance(error.origin, Statement) else str(error.origin)
+            line = (
+                text([error.origin], self._ip)
+                if isinstance(error.origin, Statement)
+                else str(error.origin)
+            )
             raise NetlinkError(error.errno or 0, line.rstrip()) from error
 
     async def present(self) -> Present | None:
-        """None when there is no table. Rules are not looked at: reading them takes nft longer than writing them."""
+        """None when there is no table. Rules are not looked at: reading them takes nft longer than
+        writing them."""
         sets, found = await self._list("set"), await self._list("chain")
         if not sets and not found:
             return None
@@ -87,7 +102,8 @@ class Nft:
         return bool(await self._list("set"))
 
     async def _list(self, kind: str) -> list[dict[str, Any]]:
-        # --terse: without elements. `list tables` and `list chain` would have nft 1.0.6 read every rule there is.
+        # --terse: without elements. `list tables` and `list chain` would have nft 1.0.6 read every
+        # rule there is.
         out = await self._nft(["nft", "--json", "--terse", "list", f"{kind}s", self._ip])
         listed = (item.get(kind) for item in json.loads(out)["nftables"])
         return [item for item in listed if item and item["table"] == chains.TABLE]

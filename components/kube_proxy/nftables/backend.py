@@ -1,4 +1,5 @@
-"""The nftables backend: keeps one family's table equal to the state with as little writing as possible."""
+"""The nftables backend: keeps one family's table equal to the state with as little writing as
+possible."""
 
 from __future__ import annotations
 
@@ -20,17 +21,25 @@ from kubewire.components.kube_proxy.state.model import State
 from kubewire.components.kube_proxy.state.objects import family_of
 
 log = logging.getLogger(__name__)
-#: A chain that nothing refers to is deleted so long after it was emptied (kernels before 6.2, see Change.statements).
+#: A chain that nothing refers to is deleted so long after it was emptied (kernels before 6.2, see
+#: Change.statements).
 _STALE_SECONDS = 1.0
 
 
 class NftablesBackend:
-    """sync() writes the difference to what it wrote last; full=True writes everything anew, in one transaction."""
+    """sync() writes the difference to what it wrote last; full=True writes everything anew, in one
+    transaction."""
 
     def __init__(
-        self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
+        self,
+        family: str,
+        config: KubeProxyConfiguration,
+        metrics: Metrics,
+        *,
+        localhost_node_ports: bool,
     ) -> None:
-        # NodePorts on localhost need route_localnet, which lets in what must stay out (CVE-2020-8558): never here.
+        # NodePorts on localhost need route_localnet, which lets in what must stay out
+        # (CVE-2020-8558): never here.
         del localhost_node_ports
         self._family, self._settings, self._metrics = family, config, metrics
         self._nft = Nft(Config(family).ip)
@@ -42,7 +51,10 @@ class NftablesBackend:
         """Raises CommandError, OSError; the next sync is then a full one."""
         started, config = time.monotonic(), self._config(state)
         plan, self._plan = self._plan, None
-        if plan is not None and replace(config, service_cidrs=plan.config.service_cidrs) != plan.config:
+        if (
+            plan is not None
+            and replace(config, service_cidrs=plan.config.service_cidrs) != plan.config
+        ):
             plan = None
         partial = plan is not None and not full
         try:
@@ -76,9 +88,15 @@ class NftablesBackend:
             masquerade_all=settings.nftables.masquerade_all,
             masquerade_bit=settings.nftables.masquerade_bit,
             node_port_ips=node_port_ips(
-                settings.served_node_port_addresses, self._family, state.node, local_addresses, loopback=False
+                settings.served_node_port_addresses,
+                self._family,
+                state.node,
+                local_addresses,
+                loopback=False,
             ),
-            service_cidrs=tuple(cidr for cidr in state.service_cidrs if family_of(cidr) == self._family),
+            service_cidrs=tuple(
+                cidr for cidr in state.service_cidrs if family_of(cidr) == self._family
+            ),
         )
 
     async def _write_all(self, state: State, config: Config) -> Plan:
@@ -127,6 +145,8 @@ class NftablesBackend:
 
     def _took(self, seconds: float, *, partial: bool) -> None:
         self._metrics.sync_duration.observe(seconds, self._family)
-        histogram = self._metrics.sync_partial_duration if partial else self._metrics.sync_full_duration
+        histogram = (
+            self._metrics.sync_partial_duration if partial else self._metrics.sync_full_duration
+        )
         histogram.observe(seconds, self._family)
         log.debug("%s: table synced in %.1f ms", self._family, seconds * 1000)

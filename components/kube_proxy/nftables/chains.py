@@ -62,7 +62,8 @@ class Jump(NamedTuple):
 
 
 _NEW = "ct state new"
-#: reject is refused in prerouting by kernels before 5.9, so the endpoint checks stand where it always worked.
+#: reject is refused in prerouting by kernels before 5.9, so the endpoint checks stand where it
+#: always worked.
 JUMPS = (
     Jump("filter-input", NODEPORT_ENDPOINTS_CHECK, _NEW),
     Jump("filter-input", SERVICE_ENDPOINTS_CHECK, _NEW),
@@ -102,11 +103,21 @@ _TO_PORT, _PORT = "ADDR . inet_proto . inet_service", "inet_proto . inet_service
 CONTAINERS = (
     Container(CLUSTER_IPS, "ADDR", "Active ClusterIPs"),
     Container(HAIRPIN_CONNECTIONS, f"ADDR . {_TO_PORT}", "service hairpin connections"),
-    Container(NO_ENDPOINT_SERVICES, _TO_PORT, "vmap to drop or reject packets to services with no endpoints", True),
     Container(
-        NO_ENDPOINT_NODEPORTS, _PORT, "vmap to drop or reject packets to service nodeports with no endpoints", True
+        NO_ENDPOINT_SERVICES,
+        _TO_PORT,
+        "vmap to drop or reject packets to services with no endpoints",
+        True,
     ),
-    Container(FIREWALL_IPS, _TO_PORT, "destinations that are subject to LoadBalancerSourceRanges", True),
+    Container(
+        NO_ENDPOINT_NODEPORTS,
+        _PORT,
+        "vmap to drop or reject packets to service nodeports with no endpoints",
+        True,
+    ),
+    Container(
+        FIREWALL_IPS, _TO_PORT, "destinations that are subject to LoadBalancerSourceRanges", True
+    ),
     Container(SERVICE_IPS, _TO_PORT, "ClusterIP, ExternalIP and LoadBalancer IP traffic", True),
     Container(SERVICE_NODEPORTS, _PORT, "NodePort traffic", True),
 )
@@ -123,12 +134,14 @@ def service_base(namespace: str, name: str, protocol: str, port: str) -> str:
 
 
 def endpoint_base(service: str, ip: str, port: int) -> str:
-    """What follows endpoint- and affinity-. service is `ns/name/protocol/port`. A colon may not stand in a name."""
+    """What follows endpoint- and affinity-. service is `ns/name/protocol/port`. A colon may not
+    stand in a name."""
     return _hashed(f"{service}__{ip.replace(':', '.')}/{port}")
 
 
 def _hashed(text: str) -> str:
-    """The hash keeps names apart that are cut, and makes those of a Service's endpoints easy to tell."""
+    """The hash keeps names apart that are cut, and makes those of a Service's endpoints easy to
+    tell."""
     # Five bytes are the first eight letters of the whole digest's base32.
     name = f"{b32encode(hashlib.sha256(text.encode()).digest()[:5]).decode()}-{text}"
     return name if len(name) <= _LONGEST_BASE else name[: _LONGEST_BASE - 3] + "..."

@@ -1,5 +1,5 @@
-"""Elements of the shared sets and maps, and whose they are: ports of one Service have its ClusterIP in common, and
-two Services may by mistake want one address and port."""
+"""Elements of the shared sets and maps, and whose they are: ports of one Service have its ClusterIP
+in common, and two Services may by mistake want one address and port."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ class Elements:
         self._claims: dict[_Place, _Claims] = {}
         self._before: dict[_Place, Element | None] = {}
 
-    def replace(self, owner: ServicePortName, old: Iterable[Element], new: Iterable[Element]) -> None:
-        before, after = {_place(element): element for element in old}, {_place(element): element for element in new}
+    def replace(
+        self, owner: ServicePortName, old: Iterable[Element], new: Iterable[Element]
+    ) -> None:
+        before, after = (
+            {_place(element): element for element in old},
+            {_place(element): element for element in new},
+        )
         for place in before.keys() - after.keys():
             self._claim(place, owner, None)
         for place, element in after.items():
@@ -29,7 +34,8 @@ class Elements:
                 self._claim(place, owner, element)
 
     def difference(self) -> tuple[list[Element], list[Element]]:
-        """What to delete and what to add then; an element with another verdict or comment is in both."""
+        """What to delete and what to add then; an element with another verdict or comment is in
+        both."""
         deleted, added = [], []
         for place in sorted(self._before):
             before, after = self._before[place], self._first(place)
@@ -45,7 +51,9 @@ class Elements:
         if element:
             claims.append((owner, element))
         if claims:
-            self._claims[place] = tuple(sorted(claims, key=_owner)) if len(claims) > 1 else tuple(claims)
+            self._claims[place] = (
+                tuple(sorted(claims, key=_owner)) if len(claims) > 1 else tuple(claims)
+            )
         else:
             del self._claims[place]
 

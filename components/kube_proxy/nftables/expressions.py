@@ -1,4 +1,5 @@
-"""The parts of a rule, as data: what to match and what to do. text(ip) is nft's language; ip is "ip" or "ip6"."""
+"""The parts of a rule, as data: what to match and what to do. text(ip) is nft's language; ip is
+"ip" or "ip6"."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ class Source:
     negated: bool = False
 
     def text(self, ip: str) -> str:
-        ranges = self.ranges[0] if len(self.ranges) == 1 and not self.negated else f"{{ {', '.join(self.ranges)} }}"
+        ranges = (
+            self.ranges[0]
+            if len(self.ranges) == 1 and not self.negated
+            else f"{{ {', '.join(self.ranges)} }}"
+        )
         return f"{ip} saddr {'!= ' if self.negated else ''}{ranges}"
 
 
@@ -134,6 +139,8 @@ class DnatRandom:
 
     def text(self, ip: str) -> str:
         endpoints = enumerate(self.endpoints)
-        choices = " , ".join(f"{number} : {address} . {port}" for number, (address, port) in endpoints)
+        choices = " , ".join(
+            f"{number} : {address} . {port}" for number, (address, port) in endpoints
+        )
         choose = f"numgen random mod {len(self.endpoints)} map {{ {choices} }}"
         return f"meta l4proto {self.protocol} dnat {ip} addr . port to {choose}"

@@ -84,15 +84,21 @@ class Encoder:
             case DeleteSet(name):
                 return (table.delete_set(name, statement),)
             case AddElement(item) | DeleteElement(item):
-                return self._elements((isinstance(statement, AddElement), item.container), [statement])
+                return self._elements(
+                    (isinstance(statement, AddElement), item.container), [statement]
+                )
         raise Unencodable(statement)
 
-    def _elements(self, container: tuple[bool, str], statements: Sequence[Statement]) -> Sequence[Message]:
+    def _elements(
+        self, container: tuple[bool, str], statements: Sequence[Statement]
+    ) -> Sequence[Message]:
         add, name = container
         items = [_item(statement) for statement in statements]
         if add:
             return self._table.add_elements(name, [_element(item) for item in items], statements[0])
-        return self._table.delete_elements(name, [element(key(item.key)) for item in items], statements[0])
+        return self._table.delete_elements(
+            name, [element(key(item.key)) for item in items], statements[0]
+        )
 
     def _rule(self, chain: str, rule: Rule, statement: Statement) -> Sequence[Message]:
         before: list[Message] = []
@@ -101,7 +107,9 @@ class Encoder:
             parts += self._expression(expression, before, statement)
         return (*before, self._table.add_rule(chain, parts, rule.comment, statement))
 
-    def _expression(self, expression: Expression, before: list[Message], statement: Statement) -> Iterator[bytes]:
+    def _expression(
+        self, expression: Expression, before: list[Message], statement: Statement
+    ) -> Iterator[bytes]:
         """before takes the anonymous map that it needs."""
         match expression:
             case Dnat(protocol, ip, port):
@@ -110,12 +118,16 @@ class Encoder:
                 yield ex.immediate(port.to_bytes(2, "big"), ex.REGISTER_2)
                 yield ex.dnat(self._protocol, with_port=True)
             case DnatRandom(protocol, endpoints):
-                maps, lookup = self._table.endpoint_map([(ex.address(ip), port) for ip, port in endpoints], statement)
+                maps, lookup = self._table.endpoint_map(
+                    [(ex.address(ip), port) for ip, port in endpoints], statement
+                )
                 before += maps
                 yield from (*_l4proto(protocol), ex.numgen_random(len(endpoints)), lookup)
                 yield ex.dnat_from_map(self._protocol)
             case GotoRandom(targets):
-                maps, lookup = self._table.verdict_map([("goto", target) for target in targets], statement)
+                maps, lookup = self._table.verdict_map(
+                    [("goto", target) for target in targets], statement
+                )
                 before += maps
                 yield from (ex.numgen_random(len(targets)), lookup)
             case InSet(name):
@@ -130,7 +142,11 @@ class Encoder:
                 yield from (ex.fib_address_type(ex.FIB_SADDR), ex.compare(_LOCAL))
             case LocalPod(cidr, interface, prefix, negated):
                 operator = _operator(negated)
-                yield ex.network(self._ip, "saddr", cidr, operator) if cidr else _interface(interface, prefix, operator)
+                yield (
+                    ex.network(self._ip, "saddr", cidr, operator)
+                    if cidr
+                    else _interface(interface, prefix, operator)
+                )
             case Source((cidr,), negated):
                 yield ex.network(self._ip, "saddr", cidr, _operator(negated))
             case Source(ranges, negated):

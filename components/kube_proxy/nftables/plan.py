@@ -1,7 +1,7 @@
 """Services and endpoints -> statements. Pure, deterministic; nothing is read or written.
 
-A Plan knows the blocks (planner.py) that the kernel has, so that a change becomes the statements that lead from the
-one to the other (upstream's partial sync).
+A Plan knows the blocks (planner.py) that the kernel has, so that a change becomes the statements
+that lead from the one to the other (upstream's partial sync).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _NOTHING = Block({}, (), ())
 
 @dataclass(frozen=True)
 class Present:
-    """What a table of an earlier process has: chains of Services, affinity sets with their timeouts."""
+    """What a table of an earlier process has: chains of Services, affinity sets with their
+    timeouts."""
 
     chains: frozenset[str] = frozenset()
     sets: tuple[AddAffinitySet, ...] = ()
@@ -44,8 +45,8 @@ class Present:
 
 @dataclass
 class Change(Chains[Rule]):
-    """From what is there to what shall be. Deleted sets go before the added ones come, for not every kernel changes
-    the timeout of a set that is there."""
+    """From what is there to what shall be. Deleted sets go before the added ones come, for not
+    every kernel changes the timeout of a set that is there."""
 
     deleted_sets: list[str] = field(default_factory=list)
     added_sets: list[AddAffinitySet] = field(default_factory=list)
@@ -53,8 +54,9 @@ class Change(Chains[Rule]):
     added_elements: list[Element] = field(default_factory=list)
 
     def statements(self) -> Iterator[Statement]:
-        """In the order in which every name is known when it is used, and unused when it is deleted. Stale chains
-        are only emptied: before 6.2 the kernel learns late that no element refers to a chain any more."""
+        """In the order in which every name is known when it is used, and unused when it is deleted.
+        Stale chains are only emptied: before 6.2 the kernel learns late that no element refers to a
+        chain any more."""
         yield from (AddChain(name) for name in self.added)
         yield from (FlushChain(name) for name in (*self.rewritten, *self.stale))
         yield from (DeleteSet(name) for name in self.deleted_sets)
@@ -73,8 +75,11 @@ class Plan:
         self._blocks: Blocks[Block, Reachable, Context] = Blocks(topology.choose, build)
         self._elements = Elements()
 
-    def whole(self, services: Services, endpoints: Endpoints, node: Node, present: Present | None) -> Change:
-        """Everything, for a Plan that has given nothing out. present: the table that is there, None for none."""
+    def whole(
+        self, services: Services, endpoints: Endpoints, node: Node, present: Present | None
+    ) -> Change:
+        """Everything, for a Plan that has given nothing out. present: the table that is there, None
+        for none."""
         change = self.partial(services, endpoints, node)
         if present is not None:
             _take_over(change, present)
@@ -87,35 +92,45 @@ class Plan:
         node: Node,
         changed: Collection[ServicePortName] | None = None,
     ) -> Change:
-        """The difference to what was given out before; changed are the names that may differ, None any."""
+        """The difference to what was given out before; changed are the names that may differ, None
+        any."""
         config, change = self.config, Change()
         context = Context(node.name, node_ip(node, config.family), config.local_source, config.mark)
         for name, before, after in self._blocks.update(services, endpoints, node, context, changed):
             _compare(before or _NOTHING, after or _NOTHING, change)
-            self._elements.replace(name, (before or _NOTHING).elements, (after or _NOTHING).elements)
+            self._elements.replace(
+                name, (before or _NOTHING).elements, (after or _NOTHING).elements
+            )
         change.deleted_elements, change.added_elements = self._elements.difference()
         return change
 
 
 def _compare(before: Block, after: Block, change: Change) -> None:
-    """Rules refer to an affinity set by what it is, so they are written anew when one is made anew."""
+    """Rules refer to an affinity set by what it is, so they are written anew when one is made
+    anew."""
     kept = {item.name for item in before.sets} & {item.name for item in after.sets}
-    renewed = bool(kept) and any(item not in before.sets for item in after.sets if item.name in kept)
+    renewed = bool(kept) and any(
+        item not in before.sets for item in after.sets if item.name in kept
+    )
     change.compare(before.chains, after.chains, all_anew=renewed)
     change.deleted_sets += [item.name for item in before.sets if item not in after.sets]
     change.added_sets += [item for item in after.sets if item not in before.sets]
 
 
 def _take_over(change: Change, present: Present) -> None:
-    """A table of an earlier process: chains that are there are emptied, what no Service needs goes. Clients stay
-    where the affinity sets send them."""
+    """A table of an earlier process: chains that are there are emptied, what no Service needs goes.
+    Clients stay where the affinity sets send them."""
     there = {name: rules for name, rules in change.added.items() if name in present.chains}
     for name in there:
         del change.added[name]
     change.rewritten |= there
-    change.stale += sorted(name for name in present.chains if name not in there and chains.is_service_chain(name))
+    change.stale += sorted(
+        name for name in present.chains if name not in there and chains.is_service_chain(name)
+    )
     wanted = {item.name: item for item in change.added_sets}
-    change.deleted_sets += sorted(item.name for item in present.sets if wanted.get(item.name) != item)
+    change.deleted_sets += sorted(
+        item.name for item in present.sets if wanted.get(item.name) != item
+    )
 
 
 def render(services: Services, endpoints: Endpoints, node: Node, config: Config) -> str:

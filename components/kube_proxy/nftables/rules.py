@@ -75,7 +75,9 @@ def shared_rules(config: Config) -> dict[str, list[Rule]]:
         ],
         chains.FIREWALL_CHECK: [_rule(_TO_PORT + chains.FIREWALL_IPS)],
         chains.SERVICE_ENDPOINTS_CHECK: [_rule(_TO_PORT + chains.NO_ENDPOINT_SERVICES)],
-        chains.NODEPORT_ENDPOINTS_CHECK: [_rule(f"{to_node_in_input} {_PORT}{chains.NO_ENDPOINT_NODEPORTS}")],
+        chains.NODEPORT_ENDPOINTS_CHECK: [
+            _rule(f"{to_node_in_input} {_PORT}{chains.NO_ENDPOINT_NODEPORTS}")
+        ],
         chains.CLUSTER_IPS_CHECK: cluster_ips_check(config),
         chains.REJECT: [_rule("reject")],
     }
@@ -83,7 +85,12 @@ def shared_rules(config: Config) -> dict[str, list[Rule]]:
 
 def cluster_ips_check(config: Config) -> list[Rule]:
     """Traffic to Service ports has been translated when it comes here."""
-    out = [_rule(f"IP daddr @{chains.CLUSTER_IPS} reject", "Reject traffic to invalid ports of ClusterIPs")]
+    out = [
+        _rule(
+            f"IP daddr @{chains.CLUSTER_IPS} reject",
+            "Reject traffic to invalid ports of ClusterIPs",
+        )
+    ]
     if config.service_cidrs:
         ranges = ", ".join(config.service_cidrs)
         out.append(_rule(f"IP daddr {{ {ranges} }} drop", "Drop traffic to unallocated ClusterIPs"))
@@ -91,15 +98,20 @@ def cluster_ips_check(config: Config) -> list[Rule]:
 
 
 def _masquerade_cluster_ips(config: Config) -> list[Rule]:
-    """Who comes from outside the pods (the node itself, another network routed here) is masqueraded: the
-    endpoint's answer must return through this node."""
+    """Who comes from outside the pods (the node itself, another network routed here) is
+    masqueraded: the endpoint's answer must return through this node."""
     to_cluster_ip = Text(f"IP daddr @{chains.CLUSTER_IPS}")
     if config.masquerade_all:
         return [Rule((to_cluster_ip, Mark(config.mark)), "masquerade all clusterIP traffic")]
     if not config.local_source:
         return []
     outside = local_pod(config.local_source, negated=True)
-    return [Rule((to_cluster_ip, outside, Mark(config.mark)), "masquerade clusterIP traffic from outside cluster")]
+    return [
+        Rule(
+            (to_cluster_ip, outside, Mark(config.mark)),
+            "masquerade clusterIP traffic from outside cluster",
+        )
+    ]
 
 
 def _not_loopback(config: Config) -> str:
@@ -111,9 +123,9 @@ def _rule(words: str, comment: str = "") -> Rule:
 
 
 def setup(config: Config, *, there: bool = False, foreign: bool = False) -> Iterator[Statement]:
-    """The table with its base chains, shared chains and empty containers. there: chains and containers are there
-    and are emptied. foreign: an earlier process made them; base chains are then made anew, as one of another
-    priority could not be changed."""
+    """The table with its base chains, shared chains and empty containers. there: chains and
+    containers are there and are emptied. foreign: an earlier process made them; base chains are
+    then made anew, as one of another priority could not be changed."""
     yield AddTable(chains.TABLE_COMMENT)
     for hook in chains.HOOKS if foreign else ():
         yield AddChain(hook.chain)

@@ -1,4 +1,5 @@
-"""One Service port -> its chains, sets and elements: who may enter, what is masqueraded, which endpoint is taken."""
+"""One Service port -> its chains, sets and elements: who may enter, what is masqueraded, which
+endpoint is taken."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What is there for one Service port alone (chains, affinity sets), and what it needs of shared containers."""
+    """What is there for one Service port alone (chains, affinity sets), and what it needs of shared
+    containers."""
 
     chains: Mapping[str, tuple[Rule, ...]]
     sets: tuple[AddAffinitySet, ...]
@@ -63,7 +65,9 @@ class _Paths:
     guarded: bool
 
 
-def build(name: ServicePortName, service: ServicePort, chosen: Reachable, context: Context) -> Block:
+def build(
+    name: ServicePortName, service: ServicePort, chosen: Reachable, context: Context
+) -> Block:
     paths = _paths(name, service, chosen)
     own: dict[str, tuple[Rule, ...]] = {}
     sets: tuple[AddAffinitySet, ...] = ()
@@ -99,13 +103,21 @@ def _paths(name: ServicePortName, service: ServicePort, chosen: Reachable) -> _P
     )
 
 
-def _endpoint_bases(name: ServicePortName, service: ServicePort, chosen: Reachable) -> dict[Endpoint, str]:
+def _endpoint_bases(
+    name: ServicePortName, service: ServicePort, chosen: Reachable
+) -> dict[Endpoint, str]:
     text = f"{name.namespace}/{name.name}/{service.protocol}/{name.port}"
-    return {endpoint: chains.endpoint_base(text, endpoint.ip, endpoint.port) for endpoint in chosen.reachable}
+    return {
+        endpoint: chains.endpoint_base(text, endpoint.ip, endpoint.port)
+        for endpoint in chosen.reachable
+    }
 
 
-def _elements(paths: _Paths, service: ServicePort, chosen: Reachable, context: Context) -> Iterator[Element]:
-    """The addresses that lead into the Service, those that lead nowhere, and its endpoints on this node."""
+def _elements(
+    paths: _Paths, service: ServicePort, chosen: Reachable, context: Context
+) -> Iterator[Element]:
+    """The addresses that lead into the Service, those that lead nowhere, and its endpoints on this
+    node."""
     protocol, port = service.protocol, str(service.port)
     # No endpoint in the cluster: reject. None on this node, and policy Local: drop.
     refusal: Verdict = Drop() if chosen.anywhere else _REJECT
@@ -125,22 +137,34 @@ def _elements(paths: _Paths, service: ServicePort, chosen: Reachable, context: C
             yield Element(chains.FIREWALL_IPS, (ip, protocol, port), Goto(paths.firewall))
     if service.node_port:
         if chosen.anywhere:
-            yield Element(chains.SERVICE_NODEPORTS, (protocol, str(service.node_port)), Goto(paths.external))
+            yield Element(
+                chains.SERVICE_NODEPORTS, (protocol, str(service.node_port)), Goto(paths.external)
+            )
         if not paths.has_external:
-            yield Element(chains.NO_ENDPOINT_NODEPORTS, (protocol, str(service.node_port)), refusal, paths.name)
+            yield Element(
+                chains.NO_ENDPOINT_NODEPORTS,
+                (protocol, str(service.node_port)),
+                refusal,
+                paths.name,
+            )
     for endpoint in chosen.reachable:
         if endpoint.node_name and endpoint.node_name == context.node_name:
-            yield Element(chains.HAIRPIN_CONNECTIONS, (endpoint.ip, endpoint.ip, protocol, str(endpoint.port)))
+            yield Element(
+                chains.HAIRPIN_CONNECTIONS, (endpoint.ip, endpoint.ip, protocol, str(endpoint.port))
+            )
 
 
 def _external_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Rule]:
-    """With policy Cluster all is masqueraded, as it may cross to another node. With Local the source stays, but
-    this node and its pods take the Cluster way, as if they had gone out and back in."""
+    """With policy Cluster all is masqueraded, as it may cross to another node. With Local the
+    source stays, but this node and its pods take the Cluster way, as if they had gone out and back
+    in."""
     if not service.external_local:
         yield Rule((Mark(context.mark),))
     else:
         if context.local_source:
-            yield Rule((local_pod(context.local_source), Goto(paths.service)), "short-circuit pod traffic")
+            yield Rule(
+                (local_pod(context.local_source), Goto(paths.service)), "short-circuit pod traffic"
+            )
         yield Rule((FromThisNode(), Mark(context.mark)), "masquerade local traffic")
         yield Rule((FromThisNode(), Goto(paths.service)), "short-circuit local traffic")
     if paths.has_external:
@@ -154,7 +178,8 @@ def local_pod(source: LocalSource, *, negated: bool = False) -> LocalPod:
 def _firewall_rule(service: ServicePort, context: Context) -> Rule:
     ranges = service.load_balancer_source_ranges
     if context.node_ip and any(in_range(context.node_ip, cidr) for cidr in ranges):
-        # A balancer's address is often a local one, and then the source of what this node sends to it.
+        # A balancer's address is often a local one, and then the source of what this node sends to
+        # it.
         ranges = (*ranges, *service.load_balancer_ips)
     return Rule((Source(ranges, negated=True), Drop()))
 
@@ -163,7 +188,13 @@ def _balancing_rules(
     service: ServicePort, endpoints: Sequence[Endpoint], bases: Mapping[Endpoint, str]
 ) -> Iterator[Rule]:
     if not bases:
-        yield Rule((DnatRandom(service.protocol, tuple((endpoint.ip, endpoint.port) for endpoint in endpoints)),))
+        yield Rule(
+            (
+                DnatRandom(
+                    service.protocol, tuple((endpoint.ip, endpoint.port) for endpoint in endpoints)
+                ),
+            )
+        )
         return
     # First whom the client had before, for any port of its own and any address of the Service.
     for endpoint in endpoints:

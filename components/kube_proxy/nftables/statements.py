@@ -1,4 +1,5 @@
-"""What a transaction says, as data. text() writes it for `nft -f`; another applier may take the same objects."""
+"""What a transaction says, as data. text() writes it for `nft -f`; another applier may take the
+same objects."""
 
 from __future__ import annotations
 
@@ -162,7 +163,9 @@ def _line(statement: Statement, ip: str) -> str:
         case DeleteTable():
             return f"delete table {table}"
         case AddChain(name, comment, None):
-            return f"add chain {table} {name}" + (f' {{ comment "{comment}" ; }}' if comment else "")
+            return f"add chain {table} {name}" + (
+                f' {{ comment "{comment}" ; }}' if comment else ""
+            )
         case AddChain(name, _, (_, kind, hook, priority)):
             return f"add chain {table} {name} {{ type {kind} hook {hook} priority {priority} ; }}"
         case FlushChain(name):

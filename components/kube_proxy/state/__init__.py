@@ -1,1 +1,2 @@
-"""Services and endpoints as the rules need them, kept up to date from the API. No rules are written here."""
+"""Services and endpoints as the rules need them, kept up to date from the API. No rules are written
+here."""

@@ -25,7 +25,10 @@ def _ipv4() -> list[str]:
 
 
 def _ipv6() -> list[str]:
-    parsed = (ipaddress.IPv6Address(int(line.split()[0], 16)) for line in _read("/proc/net/if_inet6").splitlines())
+    parsed = (
+        ipaddress.IPv6Address(int(line.split()[0], 16))
+        for line in _read("/proc/net/if_inet6").splitlines()
+    )
     return sorted(str(address) for address in parsed if not address.is_link_local)
 
 

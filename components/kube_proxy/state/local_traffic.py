@@ -13,8 +13,9 @@ from kubewire.components.kube_proxy.state.objects import family_of, in_range
 
 @dataclass(frozen=True)
 class LocalSource:
-    """How packets of this node's pods are told: by source range, by the interface they come in by, or by the
-    first letters of its name. One is set at most; none (false) when there is no way to tell."""
+    """How packets of this node's pods are told: by source range, by the interface they come in by,
+    or by the first letters of its name. One is set at most; none (false) when there is no way to
+    tell."""
 
     cidr: str = ""
     interface: str = ""
@@ -43,7 +44,9 @@ def local_source(config: KubeProxyConfiguration, family: str, node: Node) -> Loc
 
 
 def _source(cidrs: Sequence[str], family: str) -> LocalSource:
-    return LocalSource(next((cidr.strip() for cidr in cidrs if cidr.strip() and family_of(cidr) == family), ""))
+    return LocalSource(
+        next((cidr.strip() for cidr in cidrs if cidr.strip() and family_of(cidr) == family), "")
+    )
 
 
 def node_port_ips(
@@ -62,4 +65,8 @@ def node_port_ips(
         return tuple(ip for ip in node.ips if family_of(ip) == family)
     cidrs = [cidr for cidr in configured if cidr != "primary" and family_of(cidr) == family]
     found = [ip for ip in addresses(family) if any(in_range(ip, cidr) for cidr in cidrs)]
-    return tuple(ip for ip in found if loopback or not in_range(ip, "::1/128" if family == IPV6 else "127.0.0.0/8"))
+    return tuple(
+        ip
+        for ip in found
+        if loopback or not in_range(ip, "::1/128" if family == IPV6 else "127.0.0.0/8")
+    )

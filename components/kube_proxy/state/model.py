@@ -13,7 +13,8 @@ IPV4, IPV6 = "IPv4", "IPv6"
 
 
 class ServicePortName(NamedTuple):
-    """One port of one Service; str() is the text that chain names are hashed from: `ns/name:port`."""
+    """One port of one Service; str() is the text that chain names are hashed from:
+    `ns/name:port`."""
 
     namespace: str
     name: str
@@ -21,12 +22,17 @@ class ServicePortName(NamedTuple):
     protocol: str = "TCP"
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}:{self.port}" if self.port else f"{self.namespace}/{self.name}"
+        return (
+            f"{self.namespace}/{self.name}:{self.port}"
+            if self.port
+            else f"{self.namespace}/{self.name}"
+        )
 
 
 @dataclass(frozen=True)
 class ServicePort:
-    """A Service's port. protocol is "tcp", "udp" or "sctp"; sticky_seconds 0 means no session affinity."""
+    """A Service's port. protocol is "tcp", "udp" or "sctp"; sticky_seconds 0 means no session
+    affinity."""
 
     cluster_ip: str
     port: int
@@ -88,8 +94,9 @@ Endpoints = Mapping[ServicePortName, tuple[Endpoint, ...]]
 
 @dataclass(frozen=True)
 class State:
-    """Everything a backend renders, in one family. services and endpoints stay as they are until sync() returns.
-    changed: the names that may differ from the sync before, so that work can be proportional to them; None: any."""
+    """Everything a backend renders, in one family. services and endpoints stay as they are until
+    sync() returns. changed: the names that may differ from the sync before, so that work can be
+    proportional to them; None: any."""
 
     services: Services
     endpoints: Endpoints

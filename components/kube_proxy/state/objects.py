@@ -1,4 +1,5 @@
-"""API objects -> model. Pure; what kube-proxy leaves alone (headless, ExternalName) yields nothing."""
+"""API objects -> model. Pure; what kube-proxy leaves alone (headless, ExternalName) yields
+nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ import ipaddress
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.model import (
+    IPV4,
+    IPV6,
+    Endpoint,
+    Node,
+    ServicePort,
+    ServicePortName,
+)
 from kubewire.components.kubeapi.fields import only
 
 if TYPE_CHECKING:
@@ -31,7 +39,9 @@ _SERVICE_SPEC = frozenset(
     "internalTrafficPolicy externalTrafficPolicy healthCheckNodePort".split()
 )
 _ENDPOINT = frozenset(("addresses", "conditions", "nodeName", "hints"))
-_METADATA = frozenset(("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp"))
+_METADATA = frozenset(
+    ("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp")
+)
 
 
 def trim_service(service: types.Service) -> types.Service:
@@ -44,7 +54,9 @@ def trim_service(service: types.Service) -> types.Service:
 def trim_slice(endpoint_slice: types.EndpointSlice) -> types.EndpointSlice:
     """As trim(), and of its endpoints what slice_endpoints() reads: not the pod behind each."""
     trimmed = trim(endpoint_slice)
-    trimmed["endpoints"] = [only(_ENDPOINT, endpoint) for endpoint in endpoint_slice.get("endpoints") or ()]
+    trimmed["endpoints"] = [
+        only(_ENDPOINT, endpoint) for endpoint in endpoint_slice.get("endpoints") or ()
+    ]
     return trimmed
 
 
@@ -68,7 +80,10 @@ def service_ports(service: types.Service, family: str) -> dict[ServicePortName, 
     common = _common(spec, service.get("status") or {}, family) | {"cluster_ip": cluster_ip}
     return {
         ServicePortName(
-            metadata["namespace"], metadata["name"], port.get("name") or "", port.get("protocol") or "TCP"
+            metadata["namespace"],
+            metadata["name"],
+            port.get("name") or "",
+            port.get("protocol") or "TCP",
         ): ServicePort(
             port=port["port"],
             protocol=(port.get("protocol") or "TCP").lower(),
@@ -86,7 +101,8 @@ def _cluster_ip(spec: types.ServiceSpec, family: str) -> str:
 
 def _common(spec: types.ServiceSpec, status: types.ServiceStatus, family: str) -> dict[str, Any]:
     ingress = (status.get("loadBalancer") or {}).get("ingress") or ()
-    # ipMode Proxy: the balancer delivers to node ports or pods itself, so its address is not ours (KEP-1860).
+    # ipMode Proxy: the balancer delivers to node ports or pods itself, so its address is not ours
+    # (KEP-1860).
     vips = [item["ip"] for item in ingress if item.get("ip") and item.get("ipMode", "VIP") == "VIP"]
     affinity = spec.get("sessionAffinity") == "ClientIP"
     client_ip = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
@@ -95,7 +111,9 @@ def _common(spec: types.ServiceSpec, status: types.ServiceStatus, family: str) -
         "external_ips": _of_family(spec.get("externalIPs"), family),
         "load_balancer_ips": _of_family(vips, family),
         "load_balancer_source_ranges": _of_family(spec.get("loadBalancerSourceRanges"), family),
-        "sticky_seconds": (client_ip.get("timeoutSeconds") or _DEFAULT_STICKY_SECONDS) if affinity else 0,
+        "sticky_seconds": (client_ip.get("timeoutSeconds") or _DEFAULT_STICKY_SECONDS)
+        if affinity
+        else 0,
         "internal_local": spec.get("internalTrafficPolicy") == "Local",
         "external_local": external and spec.get("externalTrafficPolicy") == "Local",
         "health_check_node_port": spec.get("healthCheckNodePort") or 0,
@@ -106,9 +124,15 @@ def _of_family(values: Iterable[str] | None, family: str) -> tuple[str, ...]:
     return tuple(sorted({value.strip() for value in values or () if family_of(value) == family}))
 
 
-def slice_endpoints(endpoint_slice: types.EndpointSlice) -> dict[tuple[str, str], tuple[Endpoint, ...]]:
+def slice_endpoints(
+    endpoint_slice: types.EndpointSlice,
+) -> dict[tuple[str, str], tuple[Endpoint, ...]]:
     """(port name, protocol) -> endpoints of one EndpointSlice."""
-    chosen = [_conditions(endpoint) for endpoint in endpoint_slice.get("endpoints") or () if endpoint.get("addresses")]
+    chosen = [
+        _conditions(endpoint)
+        for endpoint in endpoint_slice.get("endpoints") or ()
+        if endpoint.get("addresses")
+    ]
     return {
         (port.get("name") or "", port.get("protocol") or "TCP"): tuple(
             Endpoint(ip=ip, port=port["port"], **rest) for ip, rest in chosen
@@ -119,7 +143,8 @@ def slice_endpoints(endpoint_slice: types.EndpointSlice) -> dict[tuple[str, str]
 
 
 def _conditions(endpoint: types.Endpoint) -> tuple[str, dict[str, Any]]:
-    """Absent conditions: ready and serving count as true, terminating as false (EndpointConditions)."""
+    """Absent conditions: ready and serving count as true, terminating as false
+    (EndpointConditions)."""
     conditions, hints = endpoint.get("conditions") or {}, endpoint.get("hints") or {}
     ready = conditions.get("ready") is not False
     serving = conditions.get("serving")
@@ -138,12 +163,19 @@ def node_from(name: str, obj: types.Node | None) -> Node:
     if obj is None:
         return Node(name)
     addresses = (obj.get("status") or {}).get("addresses") or ()
-    ips = [item["address"] for wanted in ("InternalIP", "ExternalIP") for item in addresses if item["type"] == wanted]
+    ips = [
+        item["address"]
+        for wanted in ("InternalIP", "ExternalIP")
+        for item in addresses
+        if item["type"] == wanted
+    ]
     per_family = {family_of(ip): ip for ip in reversed(ips)}
     spec = obj.get("spec") or {}
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     zone = (obj["metadata"].get("labels") or {}).get(ZONE_LABEL, "")
-    return Node(name, tuple(ip for ip in ips if per_family[family_of(ip)] == ip), zone, tuple(cidrs))
+    return Node(
+        name, tuple(ip for ip in ips if per_family[family_of(ip)] == ip), zone, tuple(cidrs)
+    )
 
 
 def in_range(address: str, cidr: str) -> bool:

@@ -1,4 +1,5 @@
-"""What a sync works from: Services and endpoints as they were when it began, kept up to date by what changed."""
+"""What a sync works from: Services and endpoints as they were when it began, kept up to date by
+what changed."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ class Snapshot:
         return changed
 
 
-def _copy(name: ServicePortName, source: dict[ServicePortName, _T], target: dict[ServicePortName, _T]) -> None:
+def _copy(
+    name: ServicePortName, source: dict[ServicePortName, _T], target: dict[ServicePortName, _T]
+) -> None:
     if name in source:
         target[name] = source[name]
     else:

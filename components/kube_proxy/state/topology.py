@@ -1,7 +1,8 @@
 """Which endpoints a node uses for a Service's Cluster and Local traffic policies.
 
 Ready ones, else (separately for each policy) those that are serving and terminating (KEP-1669);
-hints narrow the Cluster ones to the node or zone when every ready endpoint carries them (KEP-2433, KEP-3015).
+hints narrow the Cluster ones to the node or zone when every ready endpoint carries them (KEP-2433,
+KEP-3015).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def choose(endpoints: Sequence[Endpoint], service: ServicePort, node: Node) -> R
     if not service.uses_local_endpoints:
         return Reachable(cluster, (), cluster, anywhere)
     anywhere = anywhere or any(ep.ready or _draining(ep) for ep in endpoints)
-    local = _ready_else_draining([ep for ep in endpoints if node.name and ep.node_name == node.name])
+    local = _ready_else_draining(
+        [ep for ep in endpoints if node.name and ep.node_name == node.name]
+    )
     merged = {str(ep): ep for ep in (*cluster, *local)}
     return Reachable(cluster, local, tuple(merged[name] for name in sorted(merged)), anywhere)
 
@@ -48,7 +51,9 @@ def _cluster(endpoints: Sequence[Endpoint], node: Node) -> tuple[Endpoint, ...]:
 
 
 def _ready_else_draining(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    return tuple(ep for ep in endpoints if ep.ready) or tuple(ep for ep in endpoints if _draining(ep))
+    return tuple(ep for ep in endpoints if ep.ready) or tuple(
+        ep for ep in endpoints if _draining(ep)
+    )
 
 
 def _draining(endpoint: Endpoint) -> bool:

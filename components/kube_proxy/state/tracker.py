@@ -25,8 +25,8 @@ _Ports = dict[tuple[str, str], tuple[Endpoint, ...]]
 
 @dataclass
 class Pending:
-    """What the next successful sync brings into the kernel. trigger_times (unix time, per Service): since when
-    what is written has been true; udp: an endpoint of a UDP port came or went."""
+    """What the next successful sync brings into the kernel. trigger_times (unix time, per Service):
+    since when what is written has been true; udp: an endpoint of a UDP port came or went."""
 
     services: set[_ServiceKey] = field(default_factory=set)
     endpoints: set[_ServiceKey] = field(default_factory=set)
@@ -60,7 +60,9 @@ class Tracker:
         for name in before.keys() - ports.keys():
             del self.services[name]
         self.services.update(ports)
-        self._changed |= {name for name in before.keys() | ports.keys() if before.get(name) != ports.get(name)}
+        self._changed |= {
+            name for name in before.keys() | ports.keys() if before.get(name) != ports.get(name)
+        }
         if ports:
             self._ports_of[key] = ports
         else:
@@ -80,7 +82,9 @@ class Tracker:
                 continue  # Replaced in place, by the second turn.
             key = (obj["metadata"]["namespace"], service)
             self._metrics.endpoint_changes.inc()
-            if self._put_slice(key, obj["metadata"]["name"], None if gone else slice_endpoints(obj)):
+            if self._put_slice(
+                key, obj["metadata"]["name"], None if gone else slice_endpoints(obj)
+            ):
                 changed = True
                 self._note_change(key, None if gone else obj)
         return changed
@@ -108,14 +112,16 @@ class Tracker:
         return True
 
     def _merge(self, key: _ServiceKey, slices: dict[str, _Ports]) -> None:
-        """A Service's slices as one sorted list per port. An endpoint may for a moment stand in two slices
-        (moved between them): the one that is ready counts."""
+        """A Service's slices as one sorted list per port. An endpoint may for a moment stand in two
+        slices (moved between them): the one that is ready counts."""
         merged: dict[ServicePortName, dict[str, Endpoint]] = {}
         for _, ports in sorted(slices.items()):
             for (port, protocol), endpoints in ports.items():
                 known = merged.setdefault(ServicePortName(*key, port, protocol), {})
                 for endpoint in endpoints:
-                    if str(endpoint) not in known or (endpoint.ready and not known[str(endpoint)].ready):
+                    if str(endpoint) not in known or (
+                        endpoint.ready and not known[str(endpoint)].ready
+                    ):
                         known[str(endpoint)] = endpoint
         for name in self._names_of.pop(key, frozenset()) - merged.keys():
             del self.endpoints[name]

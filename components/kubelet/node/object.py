@@ -126,7 +126,9 @@ def node_object(settings: Settings, machine: Machine) -> Node:
 
 
 def _taint(key: str, value: str, effect: str) -> Taint:
-    return {"key": key, "effect": effect, "value": value} if value else {"key": key, "effect": effect}
+    return (
+        {"key": key, "effect": effect, "value": value} if value else {"key": key, "effect": effect}
+    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ def node_status(
     now: float,
 ) -> NodeStatus:
     """The fields of Node.status that the kubelet owns."""
-    addresses: list[NodeAddress] = [{"type": "InternalIP", "address": ip} for ip in settings.node_ips]
+    addresses: list[NodeAddress] = [
+        {"type": "InternalIP", "address": ip} for ip in settings.node_ips
+    ]
     addresses.append({"type": "Hostname", "address": settings.node_name})
     amounts = capacity(machine, settings.max_pods)
     return {

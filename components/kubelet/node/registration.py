@@ -32,7 +32,13 @@ from kubewire.components.kubelet.node.object import (
 from kubewire.components.kubelet.pod.node_services import Recorder
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import ContainerImage, Lease, Node, NodeStatus, OwnerReference
+    from kubewire.components.kubeapi.types import (
+        ContainerImage,
+        Lease,
+        Node,
+        NodeStatus,
+        OwnerReference,
+    )
 
 log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"

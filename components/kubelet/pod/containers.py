@@ -260,7 +260,10 @@ class PodContainers:
         return launch.container_spec(pod, container, wanted)
 
     def _target_pid(self, name: str) -> int:
-        added = next((item for item in pods.ephemeral_containers(self._state.pod) if item["name"] == name), None)
+        added = next(
+            (item for item in pods.ephemeral_containers(self._state.pod) if item["name"] == name),
+            None,
+        )
         wanted = added.get("targetContainerName") if added is not None else None
         target = self._state.record.current.get(wanted or "")
         return target.pid if target and target.running else 0

@@ -169,12 +169,16 @@ def _value(
     return ""
 
 
-def _config_map_values(sources: Sources, reference: ConfigMapEnvSource | ConfigMapKeySelector) -> dict[str, str] | None:
+def _config_map_values(
+    sources: Sources, reference: ConfigMapEnvSource | ConfigMapKeySelector
+) -> dict[str, str] | None:
     config_map = sources.config_map(reference["name"])
     return None if config_map is None else (config_map.get("data") or {})
 
 
-def _secret_values(sources: Sources, reference: SecretEnvSource | SecretKeySelector) -> dict[str, str] | None:
+def _secret_values(
+    sources: Sources, reference: SecretEnvSource | SecretKeySelector
+) -> dict[str, str] | None:
     secret = sources.secret(reference["name"])
     if secret is None:
         return None

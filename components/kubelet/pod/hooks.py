@@ -34,7 +34,9 @@ async def run(
         await asyncio.sleep(min(float(sleep["seconds"]), timeout))
     elif http_get := handler.get("httpGet"):
         try:
-            wanted = http.target(http_get, pod_ip, port_number(http_get.get("port") or 80, container))
+            wanted = http.target(
+                http_get, pod_ip, port_number(http_get.get("port") or 80, container)
+            )
         except PortError as error:
             raise HookError(str(error)) from error
         headers = {**wanted.headers, "User-Agent": "kube-lifecycle/1.36"}

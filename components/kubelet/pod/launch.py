@@ -22,7 +22,12 @@ from kubewire.components.kubelet.records import ContainerRecord, SandboxRecord
 from kubewire.components.runtime.api import Mount, Process, ProcessSpec, Rootfs, Tty
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Container, Pod, PodSecurityContext, SecurityContext
+    from kubewire.components.kubeapi.types import (
+        Container,
+        Pod,
+        PodSecurityContext,
+        SecurityContext,
+    )
 
 PAUSE = "kubewire.components.runtime.pause:main"
 NODE_LABEL = "io.kubewire.kubelet.node"

@@ -413,7 +413,10 @@ class PodWorker:
         owned = [item for item in last.get("conditions") or [] if item["type"] in OWNED]
         foreign = [item for item in api_conditions if item["type"] not in OWNED]
         scheduled = [item for item in api_conditions if item["type"] == "PodScheduled"]
-        base: Pod = {**pod, "status": {**api, **last, "conditions": [*(owned or scheduled), *foreign]}}
+        base: Pod = {
+            **pod,
+            "status": {**api, **last, "conditions": [*(owned or scheduled), *foreign]},
+        }
         if not self.state.record.current and pods.is_terminal(pod):
             # The pod finished under an earlier kubelet and left no process, so only the API still
             # knows its status.

@@ -100,7 +100,12 @@ def volume_payload(pod: Pod, volume: Volume, sources: VolumeSources) -> Payload:
     return payload
 
 
-def _mode(source: ConfigMapVolumeSource | SecretVolumeSource | DownwardAPIVolumeSource | ProjectedVolumeSource) -> int:
+def _mode(
+    source: ConfigMapVolumeSource
+    | SecretVolumeSource
+    | DownwardAPIVolumeSource
+    | ProjectedVolumeSource,
+) -> int:
     mode = source.get("defaultMode")
     return DEFAULT_MODE if mode is None else int(mode)
 
@@ -139,10 +144,14 @@ def _config_map(
         raise MountProblem(f'configmap "{name}" not found')
     values = config_map_bytes(config_map) if config_map else {}
     items, optional = source.get("items") or (), bool(source.get("optional"))
-    return _selected(items, optional, values, mode, "configmap references non-existent config key: {}")
+    return _selected(
+        items, optional, values, mode, "configmap references non-existent config key: {}"
+    )
 
 
-def _secret(source: SecretVolumeSource | SecretProjection, sources: VolumeSources, name: str, mode: int) -> Payload:
+def _secret(
+    source: SecretVolumeSource | SecretProjection, sources: VolumeSources, name: str, mode: int
+) -> Payload:
     secret = sources.secret(name)
     if secret is None and not source.get("optional"):
         raise MountProblem(f'secret "{name}" not found')

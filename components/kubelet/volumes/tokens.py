@@ -82,7 +82,9 @@ class TokenCache:
             },
         }
         path = SERVICEACCOUNTS.path(pods.namespace(pod), account, "token")
-        answer: types.TokenRequest = orjson.loads(await self._client.request("POST", path, body=body))
+        answer: types.TokenRequest = orjson.loads(
+            await self._client.request("POST", path, body=body)
+        )
         status = answer["status"]
         now = self._clock()
         life = pods.parse_time(status["expirationTimestamp"]).timestamp() - now

@@ -232,8 +232,15 @@ class Ipamd:
         key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
         first = min(self.pool.enis.values(), key=lambda eni: eni.index)
         custom = self._environment.get("ENI_SECURITY_GROUPS", "").split()
-        groups = custom or (await self._ec2.metadata(f"network/interfaces/macs/{first.mac}/security-group-ids")).split()
-        named = {f"SecurityGroupId__{number}": group for number, group in enumerate(groups, start=1)}
+        groups = (
+            custom
+            or (
+                await self._ec2.metadata(f"network/interfaces/macs/{first.mac}/security-group-ids")
+            ).split()
+        )
+        named = {
+            f"SecurityGroupId__{number}": group for number, group in enumerate(groups, start=1)
+        }
         for count in dict.fromkeys((self.pool.ask(self.pool.slots), 1)):
             try:
                 created = await self._ec2.call(
@@ -264,7 +271,10 @@ class Ipamd:
         return True
 
     async def _give_back(self, eni: Eni, addresses: list[str]) -> None:
-        named = {f"PrivateIpAddress__{number}": address for number, address in enumerate(addresses, start=1)}
+        named = {
+            f"PrivateIpAddress__{number}": address
+            for number, address in enumerate(addresses, start=1)
+        }
         await self._ec2.call("UnassignPrivateIpAddresses", NetworkInterfaceId=eni.id, **named)
         eni.addresses = [address for address in eni.addresses if address not in addresses]
 
@@ -339,7 +349,8 @@ class Ipamd:
                 "IsPrimary": eni.index == 0,
                 "DeviceNumber": eni.index,
                 "AvailableIPv4Cidrs": {
-                    address: {"Assigned": address in self.pool.assigned} for address in eni.addresses
+                    address: {"Assigned": address in self.pool.assigned}
+                    for address in eni.addresses
                 },
             }
             for eni in self.pool.enis.values()

@@ -87,7 +87,10 @@ NETWORK = PodNetwork(
         package=__package__,
         upstream="amazon-vpc-cni-k8s",
         summary="the VPC carries pods' addresses",
-        backends=(Backend("secondary-ip", Mode()), Backend("prefix-delegation", Mode(prefixes=True))),
+        backends=(
+            Backend("secondary-ip", Mode()),
+            Backend("prefix-delegation", Mode(prefixes=True)),
+        ),
         install=_install,
         settings=(INSTANCE_TYPE, cloud.MAX_PODS, ENVIRONMENT),
         problems=_problems,

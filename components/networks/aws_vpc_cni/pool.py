@@ -175,11 +175,17 @@ class Pool:
         return self.available < per_eni * self.targets.warm_enis
 
     def _free_prefixes(self) -> int:
-        return sum(not self._is_used(eni, prefix) for eni in self.enis.values() for prefix in eni.prefixes)
+        return sum(
+            not self._is_used(eni, prefix) for eni in self.enis.values() for prefix in eni.prefixes
+        )
 
     def _is_used(self, eni: Eni, prefix: str) -> bool:
         network = ipaddress.IPv4Network(prefix)
-        return any(ipaddress.IPv4Address(address) in network for address in self.assigned if address in eni.addresses)
+        return any(
+            ipaddress.IPv4Address(address) in network
+            for address in self.assigned
+            if address in eni.addresses
+        )
 
     def room(self) -> list[tuple[Eni, int]]:
         """(interface, number of free slots) for each interface with free slots."""
@@ -207,7 +213,9 @@ class Pool:
 
     def surplus_addresses(self, now: float) -> list[tuple[Eni, list[str]]]:
         """Addresses to return to the subnet: with WARM_IP_TARGET, free ones beyond the target."""
-        too_many = -self.missing() if self.targets.counts_addresses and not self.targets.prefixes else 0
+        too_many = (
+            -self.missing() if self.targets.counts_addresses and not self.targets.prefixes else 0
+        )
         surplus = []
         for eni in sorted(self.enis.values(), key=lambda eni: -eni.index):
             free = [
@@ -226,7 +234,10 @@ class Pool:
         if self.targets.counts_addresses or self.targets.prefixes:
             return None
         for eni in sorted(self.enis.values(), key=lambda eni: -eni.index):
-            idle = not any(address in self.assigned or self._is_cooling(address, now) for address in eni.addresses)
+            idle = not any(
+                address in self.assigned or self._is_cooling(address, now)
+                for address in eni.addresses
+            )
             enough = self.available - len(eni.addresses) >= self.slots * self.targets.warm_enis
             if eni.index and idle and enough:
                 return eni

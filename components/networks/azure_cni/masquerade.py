@@ -24,7 +24,9 @@ from kubewire.components.kernel.nfnetlink.xtables import (
 )
 
 CHAIN = "IP-MASQ-AGENT"
-_WHY = f"ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom {CHAIN} chain"
+_WHY = (
+    f"ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom {CHAIN} chain"
+)
 _JUMP = Rule((Comment(f"ip-masq-agent: {_WHY}"), ToThisHost(negated=True)), Jump(CHAIN))
 
 

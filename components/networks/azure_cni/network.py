@@ -34,7 +34,9 @@ class Mode:
 def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
     reserve = None if choice.mode.overlay else _addresses(choice).max_pods
     vpc = cloud.process(cluster, reserve=reserve)
-    return Installation(processes=(vpc, *(_azure_cns(node, cluster, choice.mode) for node in cluster.nodes)))
+    return Installation(
+        processes=(vpc, *(_azure_cns(node, cluster, choice.mode) for node in cluster.nodes))
+    )
 
 
 def _azure_cns(node: Host, cluster: Cluster, mode: Mode) -> Process:

@@ -42,8 +42,12 @@ from kubewire.components.networks.calico.plugin.datastore import Datastore
 log = logging.getLogger("calico-node")
 
 IPPOOLS: Resource[KubeObject] = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
-IPAMBLOCKS: Resource[KubeObject] = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
-IPAMCONFIGS: Resource[KubeObject] = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
+IPAMBLOCKS: Resource[KubeObject] = Resource(
+    GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False
+)
+IPAMCONFIGS: Resource[KubeObject] = Resource(
+    GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False
+)
 FELIXCONFIGURATIONS: Resource[KubeObject] = Resource(
     GROUP,
     "v1",
@@ -106,7 +110,9 @@ class Agent:
         self.options = options
         self._client = client
         self._changed = asyncio.Event()
-        self._nodes: Informer[Any] = Informer(client, NODES, handler=self._node_changed, transform=_slim)
+        self._nodes: Informer[Any] = Informer(
+            client, NODES, handler=self._node_changed, transform=_slim
+        )
         self._pools = Informer(client, IPPOOLS, handler=self._pool_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
         self._configurations = Informer(
@@ -252,7 +258,9 @@ class Agent:
                 log.error("%s", error)
             await asyncio.sleep(_GATHER)
 
-    async def _tunnel_address(self, tunnel: Tunnel, family: Family, node: KubeObject, store: Datastore) -> str:
+    async def _tunnel_address(
+        self, tunnel: Tunnel, family: Family, node: KubeObject, store: Datastore
+    ) -> str:
         """The node's present tunnel address if a pool still allows it, else a new one (upstream's
         allocate-tunnel-addrs)."""
         name = node["metadata"]["name"]
@@ -260,7 +268,11 @@ class Agent:
         for ipam_block in self._blocks.store.values():
             for address, holder, _ in block.allocations(ipam_block):
                 pool = dataplane.pool_of(self._usable_pools(), address)
-                if holder == handle and pool is not None and dataplane.mode_of(pool, tunnel) != "Never":
+                if (
+                    holder == handle
+                    and pool is not None
+                    and dataplane.mode_of(pool, tunnel) != "Never"
+                ):
                     return address
 
         def assigned() -> str:
@@ -339,7 +351,10 @@ class Agent:
 
     def _held_tunnels(self) -> set[Tunnel]:
         return {
-            tunnel for felix in self._felixes for tunnel in felix.own.family.tunnels if felix.own.address_in(tunnel)
+            tunnel
+            for felix in self._felixes
+            for tunnel in felix.own.family.tunnels
+            if felix.own.address_in(tunnel)
         }
 
     async def _reconcile(self) -> None:
@@ -423,8 +438,14 @@ def _slim(node: KubeObject) -> KubeObject:
     keys = {dataplane.AS_NUMBER, dataplane.CLUSTER_ID}
     for family in FAMILIES:
         keys |= {family.annotation, *(tunnel.annotation for tunnel in family.tunnels)}
-    annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in keys}
-    kept = {key: metadata[key] for key in ("name", "uid", "resourceVersion", "labels") if key in metadata}
+    annotations = {
+        key: value for key, value in (metadata.get("annotations") or {}).items() if key in keys
+    }
+    kept = {
+        key: metadata[key]
+        for key in ("name", "uid", "resourceVersion", "labels")
+        if key in metadata
+    }
     return {"metadata": kept | {"annotations": annotations}}
 
 
@@ -439,7 +460,9 @@ async def _retry_until_available(ask: Callable[[], Any]) -> Any:
     return await until_answered(ask, (ApiError,), GrowingDelay(0.02, _RETRY), log)
 
 
-async def _create(client: Client, resource: Resource[Any], name: str, spec: Mapping[str, Any]) -> None:
+async def _create(
+    client: Client, resource: Resource[Any], name: str, spec: Mapping[str, Any]
+) -> None:
     obj = {
         "apiVersion": resource.api_version,
         "kind": resource.kind,

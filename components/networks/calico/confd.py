@@ -190,7 +190,11 @@ def _session(state: State, node: Node, name: str) -> dict[str, Any]:
     }
     if dataplane.is_after(node.ip, own.ip):
         session["passive"] = True
-    if own.cluster_id and node.cluster_id != own.cluster_id and state.as_of(node) == state.as_of(own):
+    if (
+        own.cluster_id
+        and node.cluster_id != own.cluster_id
+        and state.as_of(node) == state.as_of(own)
+    ):
         session["routeReflectorClient"] = True
     return session
 

@@ -231,7 +231,9 @@ class Settings:
         """The MTU of a tunnel's device. The kernel limits the MTU of a new VXLAN device to what
         fits the outer interface, and refuses a larger one later."""
         most = outer - tunnel.overhead
-        wanted = {VXLAN: self.vxlan_mtu, VXLAN6: self.vxlan_mtu_v6, IPIP: self.ipip_mtu}[tunnel] or most
+        wanted = {VXLAN: self.vxlan_mtu, VXLAN6: self.vxlan_mtu_v6, IPIP: self.ipip_mtu}[
+            tunnel
+        ] or most
         return wanted if tunnel is IPIP else min(wanted, most)
 
 
@@ -310,7 +312,9 @@ def vxlan_mode(pools: Iterable[KubeObject], cidr: str) -> str:
 def wants(pools: Iterable[KubeObject], tunnel: Tunnel) -> bool:
     """True if a pool of the tunnel's family uses the tunnel."""
     family = IPV6 if tunnel is VXLAN6 else IPV4
-    return any(mode_of(pool, tunnel) != "Never" for pool in pools if family.has(pool["spec"]["cidr"]))
+    return any(
+        mode_of(pool, tunnel) != "Never" for pool in pools if family.has(pool["spec"]["cidr"])
+    )
 
 
 def ipsets(pools: Sequence[KubeObject], family: Family = IPV4) -> str:
@@ -318,7 +322,9 @@ def ipsets(pools: Sequence[KubeObject], family: Family = IPV4) -> str:
     specs = [pool["spec"] for pool in pools if family.has(pool["spec"]["cidr"])]
     members = {
         ALL_POOLS: [spec["cidr"] for spec in specs],
-        MASQUERADED_POOLS: [spec["cidr"] for spec in specs if spec.get("natOutgoing") and not spec.get("disabled")],
+        MASQUERADED_POOLS: [
+            spec["cidr"] for spec in specs if spec.get("natOutgoing") and not spec.get("disabled")
+        ],
     }
     kind = f"hash:net family inet{'6' if family is IPV6 else ''} maxelem 1048576"
     lines: list[str] = []

@@ -14,7 +14,8 @@ CONFLIST_NAME = "10-calico.conflist"
 KUBECONFIG_NAME = "calico-kubeconfig"
 PLUGINS = ("calico", "calico-ipam")
 _MODULES = tuple(
-    f"kubewire.components.networks.calico.plugin.{name}" for name in ("block", "datastore", "ipam", "selector")
+    f"kubewire.components.networks.calico.plugin.{name}"
+    for name in ("block", "datastore", "ipam", "selector")
 )
 
 
@@ -23,7 +24,9 @@ def plugin() -> bytes:
     return pack.pack("kubewire.components.networks.calico.plugin.cni", _MODULES)
 
 
-def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR) -> bytes:
+def conflist(
+    node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR
+) -> bytes:
     """cni_network_config of upstream's calico.yaml, with the node's name, MTU and IP versions
     filled in."""
     families = {f"assign_ipv{version}": str(version in versions).lower() for version in (4, 6)}
@@ -52,7 +55,9 @@ def plugin_kubeconfig(server: str, ca: str, token: str) -> bytes:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "local", "cluster": {"server": server, "certificate-authority-data": ca}}],
+        "clusters": [
+            {"name": "local", "cluster": {"server": server, "certificate-authority-data": ca}}
+        ],
         "users": [{"name": "calico", "user": {"token": token}}],
         "contexts": [{"name": "calico-context", "context": {"cluster": "local", "user": "calico"}}],
         "current-context": "calico-context",

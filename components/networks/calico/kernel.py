@@ -9,7 +9,15 @@ from kubewire.components.kernel import command, forwarding, vxlan
 from kubewire.components.kernel.forwarding import Forwarding
 from kubewire.components.kernel.iproute import batch, query, text
 from kubewire.components.kernel.vxlan import VxlanDevice
-from kubewire.components.networks.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
+from kubewire.components.networks.calico.dataplane import (
+    IPIP,
+    IPV4,
+    PROTOCOL,
+    Family,
+    Node,
+    Settings,
+    Tunnel,
+)
 
 
 async def interface(name: str, version: int) -> tuple[str, int]:
@@ -22,7 +30,10 @@ async def interface(name: str, version: int) -> tuple[str, int]:
     for entry in await query("ip", "address", "show", "dev", name):
         mtu = entry.get("mtu", mtu)
         for info in entry.get("addr_info", ()):
-            if info.get("family") == ("inet" if version == 4 else "inet6") and info.get("scope") == "global":
+            if (
+                info.get("family") == ("inet" if version == 4 else "inet6")
+                and info.get("scope") == "global"
+            ):
                 return f"{info['local']}/{info['prefixlen']}", mtu
     return "", mtu
 
@@ -49,10 +60,17 @@ async def ensure_ipip(own: Node, mtu: int) -> None:
     tunnel without a mode is added. Raises CommandError."""
     found = await query("ip", "address", "show", "dev", IPIP.device, check=False)
     if not found:
-        await command.run(["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True)
+        await command.run(
+            ["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True
+        )
         found = await query("ip", "address", "show", "dev", IPIP.device)
-    addresses = {info["local"] for info in found[0].get("addr_info", ()) if info.get("family") == "inet"}
-    lines = [f"address delete {address}/32 dev {IPIP.device}" for address in sorted(addresses - {own.ipip})]
+    addresses = {
+        info["local"] for info in found[0].get("addr_info", ()) if info.get("family") == "inet"
+    }
+    lines = [
+        f"address delete {address}/32 dev {IPIP.device}"
+        for address in sorted(addresses - {own.ipip})
+    ]
     if own.ipip not in addresses:
         lines.append(f"address add {own.ipip}/32 dev {IPIP.device}")
     lines.append(f"link set dev {IPIP.device} mtu {mtu} up")
@@ -72,7 +90,11 @@ async def entries(family: Family, with_device: bool) -> Forwarding:
     """All routes with Felix's protocol number, and the VXLAN device's neighbours and FDB. Raises
     CommandError."""
     found = Forwarding(frozenset(await forwarding.routes(family.version, protocol=PROTOCOL)))
-    return found | await forwarding.tunnel(family.vxlan.device, family.version) if with_device else found
+    return (
+        found | await forwarding.tunnel(family.vxlan.device, family.version)
+        if with_device
+        else found
+    )
 
 
 def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:

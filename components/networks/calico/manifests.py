@@ -34,7 +34,9 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "disabled": _BOOLEAN,
             "disableBGPExport": _BOOLEAN,
             "nodeSelector": _STRING,
-            "allowedUses": _list_of({"type": "string", "enum": ["Workload", "Tunnel", "LoadBalancer"]}),
+            "allowedUses": _list_of(
+                {"type": "string", "enum": ["Workload", "Tunnel", "LoadBalancer"]}
+            ),
             "assignmentMode": {"type": "string", "enum": ["Automatic", "Manual"]},
         },
         ["cidr"],
@@ -124,8 +126,14 @@ def definitions() -> list[dict[str, Any]]:
     return [_definition(kind, *about) for kind, about in _KINDS.items()]
 
 
-def _definition(kind: str, plural: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    spec = {"type": "object", "properties": properties, "required": required} if properties else dict(_FREE)
+def _definition(
+    kind: str, plural: str, properties: dict[str, Any], required: list[str]
+) -> dict[str, Any]:
+    spec = (
+        {"type": "object", "properties": properties, "required": required}
+        if properties
+        else dict(_FREE)
+    )
     schema = {
         "type": "object",
         "properties": {

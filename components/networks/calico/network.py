@@ -80,12 +80,19 @@ def _calico_node(node: Host, cluster: Cluster, mode: Mode) -> Process:
 def _pool(family: str, cidr: str, mode: Mode) -> tuple[str, ...]:
     """The pool's flags. Packets that leave the pools are masqueraded in both families, because the
     routers have no route to pods."""
-    return f"--{family}pool-cidr={cidr}", f"--{family}pool-vxlan={mode.vxlan}", f"--{family}pool-nat-outgoing=true"
+    return (
+        f"--{family}pool-cidr={cidr}",
+        f"--{family}pool-vxlan={mode.vxlan}",
+        f"--{family}pool-nat-outgoing=true",
+    )
 
 
 def _bird(node: Host, bird: Bird) -> Process:
     """The BGP daemon, which upstream's calico-node has in its own container."""
-    arguments = (f"--config={_BIRD_CONFIG.format(bird.name)}", f"--control={_BIRD_CONTROL.format(bird.name)}")
+    arguments = (
+        f"--config={_BIRD_CONFIG.format(bird.name)}",
+        f"--control={_BIRD_CONTROL.format(bird.name)}",
+    )
     return Process(Role.NODE, node.name, bird.name, "kubewire.components.bgp.main:main", arguments)
 
 
@@ -113,7 +120,12 @@ NETWORK = PodNetwork(
             Backend("vxlan-crosssubnet", Mode(vxlan="CrossSubnet")),
             Backend("bgp", Mode(bgp=True)),
             Backend("ipip", Mode(ipip="Always", bgp=True), requires=("ipip",), ipv4_only=_NO_IPIP6),
-            Backend("ipip-crosssubnet", Mode(ipip="CrossSubnet", bgp=True), requires=("ipip",), ipv4_only=_NO_IPIP6),
+            Backend(
+                "ipip-crosssubnet",
+                Mode(ipip="CrossSubnet", bgp=True),
+                requires=("ipip",),
+                ipv4_only=_NO_IPIP6,
+            ),
         ),
         install=_install,
         directories=("/etc/calico", "/var/lib/calico"),

@@ -25,7 +25,9 @@ BGPPEERS: Resource[KubeObject] = Resource(GROUP, "v1", "bgppeers", "BGPPeer", na
 BGPCONFIGURATIONS: Resource[KubeObject] = Resource(
     GROUP, "v1", "bgpconfigurations", "BGPConfiguration", namespaced=False
 )
-BGPFILTERS: Resource[KubeObject] = Resource(GROUP, "v1", "bgpfilters", "BGPFilter", namespaced=False)
+BGPFILTERS: Resource[KubeObject] = Resource(
+    GROUP, "v1", "bgpfilters", "BGPFilter", namespaced=False
+)
 Handler = Callable[[KubeObject | None, KubeObject | None], None]
 
 
@@ -36,7 +38,8 @@ class Peering:
         self._client = client
         self._changed = changed
         self._peers, self._configurations, self._filters = (
-            Informer(client, kind, handler=changed) for kind in (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
+            Informer(client, kind, handler=changed)
+            for kind in (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
         )
         self._announced: list[Informer[Any]] = []
         self._configured: dict[int, dict[str, Any]] = {}
@@ -108,7 +111,8 @@ class Peering:
             return []
         if not self._announced:
             self._announced = [
-                Informer(self._client, kind, handler=self._changed) for kind in (SERVICES, ENDPOINTSLICES)
+                Informer(self._client, kind, handler=self._changed)
+                for kind in (SERVICES, ENDPOINTSLICES)
             ]
             for informer in self._announced:
                 self._tasks.create_task(informer.run())

@@ -38,7 +38,10 @@ def announced(
     for service in services:
         metadata = service["metadata"]
         spec = service["spec"]
-        if spec.get("externalTrafficPolicy") == "Local" and (metadata["namespace"], metadata["name"]) in local:
+        if (
+            spec.get("externalTrafficPolicy") == "Local"
+            and (metadata["namespace"], metadata["name"]) in local
+        ):
             prefixes |= {
                 f"{address}/{block.bits(address)}"
                 for key, address in _addresses(service)

@@ -70,9 +70,14 @@ class Call:
     @property
     def valid_containers(self) -> set[str]:
         """For GC: the containers whose attachments are still in use. All others are garbage."""
-        return {str(entry.get("containerID", "")) for entry in self.config.get("cni.dev/valid-attachments") or []}
+        return {
+            str(entry.get("containerID", ""))
+            for entry in self.config.get("cni.dev/valid-attachments") or []
+        }
 
-    def result(self, interfaces: list[dict[str, Any]], addresses: list[str], index: int = 1) -> dict[str, Any]:
+    def result(
+        self, interfaces: list[dict[str, Any]], addresses: list[str], index: int = 1
+    ) -> dict[str, Any]:
         """ADD's result. addresses carry their prefix length and all belong to interfaces[index]."""
         ips = [ip_entry(self.version, address) | {"interface": index} for address in addresses]
         return {"cniVersion": self.version, "interfaces": interfaces, "ips": ips, "dns": {}}
@@ -85,7 +90,9 @@ def minor(version: str) -> tuple[int, ...]:
 def ip_entry(version: str, address: str) -> dict[str, Any]:
     """An address of a result. Before version 1.0.0 each entry also names its IP version."""
     entry: dict[str, Any] = {"address": address}
-    return entry if minor(version) >= (1, 0) else {"version": "6" if ":" in address else "4", **entry}
+    return (
+        entry if minor(version) >= (1, 0) else {"version": "6" if ":" in address else "4", **entry}
+    )
 
 
 _POD = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")
@@ -152,7 +159,11 @@ def decoded(data: bytes) -> dict[str, Any]:
 
 
 def _without_nulls(value: Any) -> Any:
-    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+    return (
+        {key: item for key, item in value.items() if item is not None}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def _kind(value: Any) -> str:
@@ -177,12 +188,19 @@ def _is_name(text: str) -> bool:
 def is_word(value: Any) -> bool:
     """Checks that a value is safe in a line of `ip -batch`: it cannot start another argument or
     line."""
-    return isinstance(value, str) and value.isprintable() and " " not in value and len(value) <= 4096
+    return (
+        isinstance(value, str) and value.isprintable() and " " not in value and len(value) <= 4096
+    )
 
 
 def is_interface_name(value: Any) -> bool:
     """Checks an interface name by the kernel's rules (dev_valid_name)."""
-    return is_word(value) and 0 < len(value) <= 15 and value not in (".", "..") and not set(value) & set("/:'\"$`;&|<>")
+    return (
+        is_word(value)
+        and 0 < len(value) <= 15
+        and value not in (".", "..")
+        and not set(value) & set("/:'\"$`;&|<>")
+    )
 
 
 def check_environment() -> None:
@@ -222,8 +240,15 @@ def _arguments() -> dict[str, str]:
 def _is_number(value: Any) -> bool:
     """Checks a number of bytes and the like. Text of digits is allowed too: aws-cni's mtu is a
     string."""
-    digits = isinstance(value, str) and len(value) <= 5 and value.isascii() and (value.isdigit() or not value)
-    return digits or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535)
+    digits = (
+        isinstance(value, str)
+        and len(value) <= 5
+        and value.isascii()
+        and (value.isdigit() or not value)
+    )
+    return digits or (
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+    )
 
 
 def _is_object(value: Any) -> bool:
@@ -236,12 +261,15 @@ def _is_words(value: Any) -> bool:
 
 def _is_routes(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(one, dict) and is_word(one.get("dst")) and is_word(one.get("gw") or "") for one in value
+        isinstance(one, dict) and is_word(one.get("dst")) and is_word(one.get("gw") or "")
+        for one in value
     )
 
 
 def _is_addresses(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) and is_word(one.get("address")) for one in value)
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and is_word(one.get("address")) for one in value
+    )
 
 
 def _is_objects(value: Any) -> bool:
@@ -354,8 +382,12 @@ def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[st
         asked = json.loads(data)["cniVersion"]
     except (ValueError, LookupError, TypeError, RecursionError):
         asked = None
-    known = asked if isinstance(asked, str) and asked in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]
-    return {"cniVersion": known, "code": code, "msg": msg} | ({"details": details} if details else {})
+    known = (
+        asked if isinstance(asked, str) and asked in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]
+    )
+    return {"cniVersion": known, "code": code, "msg": msg} | (
+        {"details": details} if details else {}
+    )
 
 
 def run(
@@ -374,10 +406,15 @@ def run(
     try:
         os.write(stdin, text.encode())
         os.lseek(stdin, 0, os.SEEK_SET)
-        actions = [(os.POSIX_SPAWN_DUP2, own, number) for number, own in enumerate((stdin, stdout, stderr))]
+        actions = [
+            (os.POSIX_SPAWN_DUP2, own, number) for number, own in enumerate((stdin, stdout, stderr))
+        ]
         pid = os.posix_spawnp(argv[0], argv, dict(environment or os.environ), file_actions=actions)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        output, said = (os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace") for fd in (stdout, stderr))
+        output, said = (
+            os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
+            for fd in (stdout, stderr)
+        )
     finally:
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
@@ -412,7 +449,9 @@ def found(kind: str) -> str:
     return path
 
 
-def delegated(call: Call, kind: str, verb: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
+def delegated(
+    call: Call, kind: str, verb: str, config: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Runs another plugin (SPEC.md section 4, delegation) with config, or with this plugin's own
     configuration. Raises PluginError."""
     text = json.dumps(call.config if config is None else config)

@@ -58,7 +58,12 @@ def _compiled(source: bytes, path: str) -> bytes:
     another version ignores the file and compiles the source.
     """
     code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
-    return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source) + code
+    return (
+        importlib.util.MAGIC_NUMBER
+        + (1).to_bytes(4, "little")
+        + importlib.util.source_hash(source)
+        + code
+    )
 
 
 def install(content: bytes, names: Iterable[str], bin_dir: str) -> None:

@@ -83,7 +83,9 @@ class Agent:
         self.conf = conf
         self._client = client
         self._keys = Annotations(options.annotation_prefix)
-        self._nodes: Informer[Any] = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
+        self._nodes: Informer[Any] = Informer(
+            client, NODES, handler=self._node_changed, transform=lease.slim
+        )
         self._own_changed = asyncio.Event()
         self._leases_changed = asyncio.Event()
         self._dirty = False
@@ -166,7 +168,9 @@ class Agent:
             self._own_changed.clear()
             node = self._nodes.get(name)
             given = [lease.pod_cidr(node, version) for version in (4, 6)] if node else []
-            subnets = [checked_subnet(subnet, self.conf, name) for subnet in given if subnet is not None]
+            subnets = [
+                checked_subnet(subnet, self.conf, name) for subnet in given if subnet is not None
+            ]
             if len(subnets) == len(self.conf.networks):
                 return subnets
             if not told and self._nodes.synced.is_set():
@@ -186,7 +190,10 @@ class Agent:
         leases: list[Lease] = []
         for node in self._nodes.store.values():
             try:
-                entries = [lease.lease_of(node, self._keys, network.version) for network in self.conf.networks]
+                entries = [
+                    lease.lease_of(node, self._keys, network.version)
+                    for network in self.conf.networks
+                ]
             except ValueError as error:
                 log.info("Error turning node %r to lease: %s", node["metadata"]["name"], error)
                 continue
@@ -208,7 +215,9 @@ class Agent:
     async def _set_network_available(self) -> None:
         if not self.options.set_node_network_unavailable:
             return
-        await self._patch_status(network_available("FlannelIsUp", "Flannel is running on this node"))
+        await self._patch_status(
+            network_available("FlannelIsUp", "Flannel is running on this node")
+        )
 
     async def _patch_status(self, patch: KubeObject) -> None:
         """Retries until the API server accepts the patch: flanneld survives the API server's
@@ -360,7 +369,9 @@ async def start(options: Options) -> None:
         if options.kubeconfig_file
         else Client.in_cluster(user_agent="flanneld")
     )
-    server = await healthz(options.healthz_ip, options.healthz_port) if options.healthz_port else None
+    server = (
+        await healthz(options.healthz_ip, options.healthz_port) if options.healthz_port else None
+    )
     try:
         async with client:
             await Agent(options, conf, client).run()

@@ -102,7 +102,9 @@ class Vxlan:
         return self.wanted.mac
 
     async def prepare(self) -> None:
-        await vxlan.ensure(self.wanted, self.network.version, lambda address: device.is_ours(address, self.network))
+        await vxlan.ensure(
+            self.wanted, self.network.version, lambda address: device.is_ours(address, self.network)
+        )
         kernel.write_sysctl(f"net/ipv6/conf/{self.wanted.name}/accept_ra", "0")
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding:
@@ -122,7 +124,9 @@ def member(backend: HostGateway | Vxlan, public_ip: str = "") -> Member:
     return Member(backend.network.version, address, backend.vni, backend.vtep_mac)
 
 
-async def create(conf: NetConf, link: Link, subnet: Network, *, stored_mac: str = "") -> HostGateway | Vxlan:
+async def create(
+    conf: NetConf, link: Link, subnet: Network, *, stored_mac: str = ""
+) -> HostGateway | Vxlan:
     """The backend that net-conf.json names, for subnet's family.
 
     The VTEP keeps its MAC: that of the annotation, else that of an existing device.

@@ -36,7 +36,12 @@ def network_of(cidr: str) -> str:
             return str(ipaddress.ip_network(cidr, strict=False))
         parts = [int(part) for part in address.split(".")]
         bits = int(length)
-        if not slash or len(parts) != 4 or not all(0 <= part < 256 for part in parts) or not 0 <= bits <= 32:
+        if (
+            not slash
+            or len(parts) != 4
+            or not all(0 <= part < 256 for part in parts)
+            or not 0 <= bits <= 32
+        ):
             raise ValueError(cidr)
     except ValueError:
         raise PluginError("loadFlannelSubnetEnv failed: invalid CIDR address: " + cidr) from None
@@ -54,8 +59,10 @@ def load_subnet_env(path: str) -> dict[str, Any]:
         reason = (error.strerror or "").lower()
         raise PluginError(f"loadFlannelSubnetEnv failed: open {path}: {reason}") from None
     env = {
-        "networks": _networks(pairs.get("FLANNEL_NETWORK", "")) + _networks(pairs.get("FLANNEL_IPV6_NETWORK", "")),
-        "subnets": _networks(pairs.get("FLANNEL_SUBNET", "")) + _networks(pairs.get("FLANNEL_IPV6_SUBNET", "")),
+        "networks": _networks(pairs.get("FLANNEL_NETWORK", ""))
+        + _networks(pairs.get("FLANNEL_IPV6_NETWORK", "")),
+        "subnets": _networks(pairs.get("FLANNEL_SUBNET", ""))
+        + _networks(pairs.get("FLANNEL_IPV6_SUBNET", "")),
     }
     missing = [] if env["networks"] else ["FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK"]
     missing += [] if env["subnets"] else ["FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"]
@@ -99,7 +106,9 @@ def delegate_config(conf: dict[str, Any], env: dict[str, Any]) -> dict[str, Any]
     ipam = dict(conf.get("ipam") or {})
     ipam.setdefault("type", "host-local")
     ipam["ranges"] = [[{"subnet": subnet}] for subnet in env["subnets"]]
-    ipam["routes"] = list(ipam.get("routes") or []) + [{"dst": network} for network in env["networks"]]
+    ipam["routes"] = list(ipam.get("routes") or []) + [
+        {"dst": network} for network in env["networks"]
+    ]
     delegate["ipam"] = ipam
     return delegate
 

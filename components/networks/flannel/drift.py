@@ -20,7 +20,11 @@ def concerns(kind: int, payload: bytes, overlays: Collection[int]) -> bool:
     family at offset 0, protocol at offset 5).
     """
     if kind in (rtnetlink.NEWROUTE, rtnetlink.DELROUTE):
-        return len(payload) < 6 or payload[0] != socket.AF_INET6 or payload[5] != rtnetlink.RTPROT_KERNEL
+        return (
+            len(payload) < 6
+            or payload[0] != socket.AF_INET6
+            or payload[5] != rtnetlink.RTPROT_KERNEL
+        )
     about_a_device = (rtnetlink.NEWLINK, rtnetlink.DELLINK, rtnetlink.NEWNEIGH, rtnetlink.DELNEIGH)
     if kind in about_a_device and len(payload) >= 8:
         index: int = struct.unpack_from("=i", payload, 4)[0]

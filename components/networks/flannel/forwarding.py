@@ -19,7 +19,11 @@ from kubewire.components.networks.flannel.netconf import Network
 def host_gateway(leases: Iterable[Lease], node: str, device: str) -> Forwarding:
     """Routes via the other nodes' own addresses. Leases of another backend are ignored, as upstream
     does."""
-    routes = {_direct(lease, device) for lease in leases if lease.node != node and lease.backend_type == "host-gw"}
+    routes = {
+        _direct(lease, device)
+        for lease in leases
+        if lease.node != node and lease.backend_type == "host-gw"
+    }
     return Forwarding(routes=frozenset(routes))
 
 
@@ -41,7 +45,12 @@ def vxlan(
     neighbours = set()
     fdb = set()
     for lease in leases:
-        if lease.node == node or lease.backend_type != "vxlan" or lease.vni != vni or not lease.vtep_mac:
+        if (
+            lease.node == node
+            or lease.backend_type != "vxlan"
+            or lease.vni != vni
+            or not lease.vtep_mac
+        ):
             continue
         if any(lease.public_ip in network for network in on_link):
             routes.add(_direct(lease, outer_device))

@@ -35,7 +35,10 @@ def _networks(entry: dict[str, Any], version: int) -> list[_Interface]:
 
 
 async def outer_link(
-    interfaces: Sequence[str] = (), patterns: Sequence[str] = (), reachable: str = "", version: int = 4
+    interfaces: Sequence[str] = (),
+    patterns: Sequence[str] = (),
+    reachable: str = "",
+    version: int = 4,
 ) -> Link:
     """Finds the interface for traffic between nodes: by name or address, by regular expression on
     both, by the route to an address, else by the default route. Raises LinkError or CommandError.
@@ -44,15 +47,21 @@ async def outer_link(
     links = {entry["ifname"]: entry for entry in await query("ip", flag, "address", "show")}
     for wanted in interfaces:
         for name, entry in links.items():
-            if wanted == name or any(wanted == str(address.ip) for address in _networks(entry, version)):
+            if wanted == name or any(
+                wanted == str(address.ip) for address in _networks(entry, version)
+            ):
                 return _link(entry, version, wanted)
     for pattern in patterns:
         for name, entry in links.items():
-            if re.search(pattern, name) or any(re.search(pattern, str(own.ip)) for own in _networks(entry, version)):
+            if re.search(pattern, name) or any(
+                re.search(pattern, str(own.ip)) for own in _networks(entry, version)
+            ):
                 return _link(entry, version)
     if interfaces or patterns:
         asked = ", ".join((*interfaces, *patterns))
-        raise LinkError(f"failed to find interface to use that matches the interfaces and/or regexes provided: {asked}")
+        raise LinkError(
+            f"failed to find interface to use that matches the interfaces and/or regexes provided: {asked}"
+        )
     asked_for = ("route", "get", reachable) if reachable else ("route", "show", "default")
     for route in await query("ip", flag, *asked_for):
         if route.get("dev") in links:

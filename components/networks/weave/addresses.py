@@ -1,4 +1,5 @@
-"""Addresses for containers: a request waits until the allocator has an answer, which may need other peers."""
+"""Addresses for containers: a request waits until the allocator has an answer, which may need other
+peers."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from kubewire.components.networks.weave.store import Store
 
 
 class Addresses:
-    """say: sends one of the allocator's messages. saved: is called after its state was saved. tick: in seconds."""
+    """say: sends one of the allocator's messages. saved: is called after its state was saved. tick:
+    in seconds."""
 
     def __init__(
         self,
@@ -22,7 +24,13 @@ class Addresses:
         saved: Callable[[], None],
         tick: float,
     ) -> None:
-        self._allocator, self._store, self._say, self._saved, self._tick = allocator, store, say, saved, tick
+        self._allocator, self._store, self._say, self._saved, self._tick = (
+            allocator,
+            store,
+            say,
+            saved,
+            tick,
+        )
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -60,7 +68,8 @@ class Addresses:
         self.flush()
 
     async def _until(self, attempt: Callable[[], int | None]) -> int:
-        """Repeats attempt whenever the allocator has received something. Raises what attempt raises."""
+        """Repeats attempt whenever the allocator has received something. Raises what attempt
+        raises."""
         while True:
             try:
                 result = attempt()
@@ -77,7 +86,8 @@ class Addresses:
                     self._waiters.remove(waiter)
 
     def flush(self) -> None:
-        """Saves the allocator's state, sends its messages, and wakes waiting requests if they may succeed now."""
+        """Saves the allocator's state, sends its messages, and wakes waiting requests if they may
+        succeed now."""
         if self._allocator.dirty:
             self._store.save(self._allocator.saved())
             self._saved()

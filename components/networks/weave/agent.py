@@ -1,4 +1,5 @@
-"""weave-net: what weaver, kube-utils and launch.sh do on a node. The kernel and the ring follow the mesh.
+"""weave-net: what weaver, kube-utils and launch.sh do on a node. The kernel and the ring follow the
+mesh.
 
 The agent connects the parts and passes on what the mesh reports.
 """
@@ -41,17 +42,38 @@ class Agent:
         uid = random.getrandbits(63)
         self._topology = Topology(Peer(options.name, options.nodename, uid))
         self._allocator = Allocator(
-            Setup(options.name, uid, options.nodename, options.range, options.quorum, self._topology.knows)
+            Setup(
+                options.name,
+                uid,
+                options.nodename,
+                options.range,
+                options.quorum,
+                self._topology.knows,
+            )
         )
         self._mesh = Mesh(
-            options.name, options.nodename, uid, options.port, self, limit=options.conn_limit, timing=options.timing
+            options.name,
+            options.nodename,
+            uid,
+            options.port,
+            self,
+            limit=options.conn_limit,
+            timing=options.timing,
         )
-        self._overlay = Overlay(options.name, options.timing, self._connections_changed, fastdp=options.fastdp)
-        self._gossip = Gossip(options.name, self._topology, self._allocator, self._mesh, options.gossip)
+        self._overlay = Overlay(
+            options.name, options.timing, self._connections_changed, fastdp=options.fastdp
+        )
+        self._gossip = Gossip(
+            options.name, self._topology, self._allocator, self._mesh, options.gossip
+        )
         self._datapath = Datapath(options, self._allocator, self._mesh, self._overlay)
         self._store = Store(options.db_prefix)
         self._addresses = Addresses(
-            self._allocator, self._store, self._gossip.say, self._datapath.allocator_saved, options.tick
+            self._allocator,
+            self._store,
+            self._gossip.say,
+            self._datapath.allocator_saved,
+            options.tick,
         )
         self._launch = Launch(options, client, self._allocator, self._mesh, self._addresses)
 
@@ -85,10 +107,16 @@ class Agent:
             await self._datapath.security.reset()
 
     def connected(self, connection: Connection) -> None:
-        """The mesh has a new connection. Raises WireError if the peer's name is not a MAC address."""
+        """The mesh has a new connection. Raises WireError if the peer's name is not a MAC
+        address."""
         if not _MAC.fullmatch(connection.peer):  # heartbeats are addressed with it
             raise WireError(f"{connection.peer!r} is no peer's name")
-        log.info("->[%s|%s(%s)]: connection added", connection.address, connection.peer, connection.hello.nickname)
+        log.info(
+            "->[%s|%s(%s)]: connection added",
+            connection.address,
+            connection.peer,
+            connection.hello.nickname,
+        )
         self._overlay.begin(connection)
         if self._datapath.security is not None:
             self._datapath.security.begin(connection)
@@ -99,17 +127,30 @@ class Agent:
 
     def disconnected(self, connection: Connection) -> None:
         """The mesh has lost a connection."""
-        log.info("->[%s|%s(%s)]: connection deleted", connection.address, connection.peer, connection.hello.nickname)
+        log.info(
+            "->[%s|%s(%s)]: connection deleted",
+            connection.address,
+            connection.peer,
+            connection.hello.nickname,
+        )
         self._overlay.end(connection)
         if self._datapath.security is not None:
             self._datapath.security.end(connection)
         self._connections_changed()
 
     def received(self, connection: Connection, kind: int, body: bytes) -> None:
-        """The mesh has received a message. Raises WireError if it is malformed or contradicts the ring."""
+        """The mesh has received a message. Raises WireError if it is malformed or contradicts the
+        ring."""
         try:
             self._received(connection, kind, body)
-        except (RingConflict, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            RingConflict,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise WireError(str(error)) from None
         finally:
             self._addresses.flush()
@@ -124,7 +165,10 @@ class Agent:
             self._gossip.received(connection, kind, body)
 
     def _connections_changed(self) -> None:
-        links = [Link(one.peer, one.address, one.outbound, one.established) for one in self._mesh.connections.values()]
+        links = [
+            Link(one.peer, one.address, one.outbound, one.established)
+            for one in self._mesh.connections.values()
+        ]
         if self._topology.set_links(links):
             self._gossip.links_changed()
         self._allocator.retry = True

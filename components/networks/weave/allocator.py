@@ -295,7 +295,9 @@ class Allocator:
         """Empties the outbox. Broadcasts carry the state of now, not of when they were queued."""
         messages = self.outbox
         self.outbox = []
-        return [message if message.to else replace(message, body=self.encode()) for message in messages]
+        return [
+            message if message.to else replace(message, body=self.encode()) for message in messages
+        ]
 
     def encode(self) -> dict[str, Any]:
         """The state for a message. Paxos is included only until there is a ring."""
@@ -320,9 +322,16 @@ class Allocator:
         """Returns False, and keeps nothing, if the data is another peer's or of another range."""
         try:
             ring = Ring.decode(data["ring"], self.setup.name)
-            if data["peername"] != self.setup.name or ring.universe != self.ring.universe or ring.is_empty:
+            if (
+                data["peername"] != self.setup.name
+                or ring.universe != self.ring.universe
+                or ring.is_empty
+            ):
                 return False
-            owned = {container: list(addresses) for container, addresses in data["ownedAddresses"].items()}
+            owned = {
+                container: list(addresses)
+                for container, addresses in data["ownedAddresses"].items()
+            }
         except (KeyError, TypeError, AttributeError, RingConflict):
             return False
         self.ring = ring

@@ -58,7 +58,9 @@ def reports(report: Callable[[str], str]) -> web.Application:
     return app
 
 
-def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[str], str]) -> web.Application:
+def application(
+    peer: Addresses, default_subnet: IPv4Network, report: Callable[[str], str]
+) -> web.Application:
     """The whole API. report: as for reports()."""
     app = reports(report)
 
@@ -107,7 +109,8 @@ def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[
 
 
 async def serve(sites: Sequence[tuple[str, web.Application]]) -> None:
-    """Serves each application at its HOST:PORT until cancelled. Raises OSError if a port is in use."""
+    """Serves each application at its HOST:PORT until cancelled. Raises OSError if a port is in
+    use."""
     runners = []
     try:
         for address, application in sites:

@@ -1,7 +1,7 @@
 """Keeps the node's kernel in step with the mesh and the ring: devices, flood entries, rules, IPsec.
 
-Devices, rules and addresses stay when weave-net ends, so pods keep their connections; the next weave-net takes
-them over.
+Devices, rules and addresses stay when weave-net ends, so pods keep their connections; the next
+weave-net takes them over.
 """
 
 from __future__ import annotations
@@ -34,8 +34,15 @@ _RESYNC = 10.0
 class Datapath:
     """security: is set if the mesh has a password and uses VXLAN."""
 
-    def __init__(self, options: Options, allocator: Allocator, mesh: Mesh, overlay: Overlay) -> None:
-        self._options, self._allocator, self._mesh, self._overlay = options, allocator, mesh, overlay
+    def __init__(
+        self, options: Options, allocator: Allocator, mesh: Mesh, overlay: Overlay
+    ) -> None:
+        self._options, self._allocator, self._mesh, self._overlay = (
+            options,
+            allocator,
+            mesh,
+            overlay,
+        )
         self.security: Security | None = None
         self._changed = asyncio.Event()
         self._heartbeats: set[tuple[str, str]] = set()
@@ -50,7 +57,8 @@ class Datapath:
         self._changed.set()
 
     def allocator_saved(self) -> None:
-        """The allocator's state has changed; the kernel follows only the ranges that this peer owns."""
+        """The allocator's state has changed; the kernel follows only the ranges that this peer
+        owns."""
         if self._allocator.own_ranges() != self._own_ranges:
             self._changed.set()
 
@@ -85,7 +93,9 @@ class Datapath:
             self._own_ranges = own
         await self._set_flood(self._fast_paths())
         security = self.security
-        rules = dataplane.rules(self._options.default_subnet, security.incoming() if security else None)
+        rules = dataplane.rules(
+            self._options.default_subnet, security.incoming() if security else None
+        )
         if rules != self._rules:
             await iptables.ensure(rules)
             self._rules = rules
@@ -111,7 +121,8 @@ class Datapath:
         self._flood = peers
 
     async def _set_heartbeats(self) -> None:
-        """Adds the FDB entry of each peer before anything else uses it, and sends the first heartbeat at once."""
+        """Adds the FDB entry of each peer before anything else uses it, and sends the first
+        heartbeat at once."""
         if not self._options.fastdp:
             return
         connections = [one for one in self._mesh.connections.values() if one.secured]
@@ -125,7 +136,8 @@ class Datapath:
                 self._overlay.hail(connection)
 
     async def _set_sleeve(self, device: Device) -> None:
-        """Keeps the veth for datagrams while a peer needs it, and forgets MACs that VXLAN reaches now."""
+        """Keeps the veth for datagrams while a peer needs it, and forgets MACs that VXLAN reaches
+        now."""
         slow = {one.peer for one in self._mesh.connections.values() if one.way == SLEEVE}
         if not slow and not self._slow:
             return

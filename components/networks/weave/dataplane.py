@@ -110,7 +110,9 @@ def flood_difference(now: Iterable[str], wanted: Iterable[str]) -> str:
     are sent."""
     before = set(now)
     after = set(wanted)
-    lines = [f"fdb append {FLOOD} dev {DEVICE} dst {ip} self permanent" for ip in sorted(after - before)]
+    lines = [
+        f"fdb append {FLOOD} dev {DEVICE} dst {ip} self permanent" for ip in sorted(after - before)
+    ]
     lines += [f"fdb delete {FLOOD} dev {DEVICE} dst {ip} self" for ip in sorted(before - after)]
     return text(lines)
 
@@ -126,10 +128,18 @@ def heartbeat_difference(now: Iterable[tuple[str, str]], wanted: Iterable[tuple[
     received."""
     before = set(now)
     after = set(wanted)
-    lines = [f"fdb replace {peer} dev {DEVICE} dst {ip} self permanent" for peer, ip in sorted(after - before)]
+    lines = [
+        f"fdb replace {peer} dev {DEVICE} dst {ip} self permanent"
+        for peer, ip in sorted(after - before)
+    ]
     kept = {peer for peer, _ in after}
     return text(
-        lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept],
+        lines
+        + [
+            f"fdb delete {peer} dev {DEVICE} self"
+            for peer, _ in sorted(before - after)
+            if peer not in kept
+        ],
     )
 
 

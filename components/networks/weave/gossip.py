@@ -1,4 +1,5 @@
-"""Gossip about the topology and the ring: changes go out soon, and the full state regularly goes to a few peers."""
+"""Gossip about the topology and the ring: changes go out soon, and the full state regularly goes to
+a few peers."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ _MOST_HOPS = 8
 class Gossip:
     """interval: seconds between two rounds of the periodic gossip."""
 
-    def __init__(self, name: str, topology: Topology, allocator: Allocator, mesh: Mesh, interval: float) -> None:
+    def __init__(
+        self, name: str, topology: Topology, allocator: Allocator, mesh: Mesh, interval: float
+    ) -> None:
         self._name, self._topology, self._allocator, self._mesh = name, topology, allocator, mesh
         self._interval = interval
         self._links_to_tell = False
@@ -36,14 +39,16 @@ class Gossip:
         """Sends this peer's own links and the ring to a new peer."""
         connection.send(wire.TOPOLOGY, _topology([self._topology.own]))
         connection.send(wire.IPAM, _json(self._allocator.encode()))
-        # In a full mesh every peer announces itself; peers outside it are announced once they are known.
+        # In a full mesh every peer announces itself; peers outside it are announced once they are
+        # known.
         asyncio.get_running_loop().call_later(_INTRODUCE, self._introduce, connection)
 
     def _introduce(self, connection: Connection) -> None:
         connection.send(wire.TOPOLOGY, _topology(self._topology.unknown_to(connection.peer)))
 
     def received(self, connection: Connection, kind: int, body: bytes) -> None:
-        """Handles a message about the topology or the ring. Raises the decoders' errors if it is malformed."""
+        """Handles a message about the topology or the ring. Raises the decoders' errors if it is
+        malformed."""
         if kind == wire.TOPOLOGY:
             if news := self._topology.merge(Peer.decode(one) for one in json.loads(body)):
                 self._mesh.broadcast(wire.TOPOLOGY, _topology(news), self._have_it(connection.peer))
@@ -54,7 +59,8 @@ class Gossip:
             self._route(json.loads(body))
 
     def links_changed(self) -> None:
-        """Announces this peer's links soon: connections come in bursts, and one message announces all of them."""
+        """Announces this peer's links soon: connections come in bursts, and one message announces
+        all of them."""
         if not self._links_to_tell:
             self._links_to_tell = True
             asyncio.get_running_loop().call_later(_GATHER_LINKS, self._tell_links)
@@ -78,14 +84,19 @@ class Gossip:
         self._mesh.broadcast(wire.TOPOLOGY, _topology([self._topology.own]))
 
     def say(self, message: Message) -> None:
-        """Sends one of the allocator's messages: at once if it is for one peer, after _GATHER if it is for all."""
+        """Sends one of the allocator's messages: at once if it is for one peer, after _GATHER if it
+        is for all."""
         if not message.to:
             if not self._news_of:
                 asyncio.get_running_loop().call_later(_GATHER, self._tell_news)
             self._news_of.add(message.heard_from)
             return
         body = {"from": self._name, "to": message.to, "hops": 0, "body": message.body}
-        hop = message.to if message.to in self._mesh.connections else self._topology.next_hop(message.to)
+        hop = (
+            message.to
+            if message.to in self._mesh.connections
+            else self._topology.next_hop(message.to)
+        )
         self._mesh.send(hop, wire.UNICAST, _json(body))
 
     def _tell_news(self) -> None:
@@ -95,14 +106,17 @@ class Gossip:
         self._mesh.broadcast(wire.IPAM, _json(self._allocator.encode()), told)
 
     async def run(self) -> None:
-        """Repeats the full state to a few peers, in case a message was lost (mesh: log2 of the number of peers).
+        """Repeats the full state to a few peers, in case a message was lost (mesh: log2 of the
+        number of peers).
 
         Runs until cancelled.
         """
         while True:
             await asyncio.sleep(self._interval)
             some = list(self._mesh.connections.values())
-            for connection in random.sample(some, min(len(some), 1 + int(math.log2(len(some) + 1)))):
+            for connection in random.sample(
+                some, min(len(some), 1 + int(math.log2(len(some) + 1)))
+            ):
                 connection.send(wire.TOPOLOGY, _topology(self._topology.peers()))
                 connection.send(wire.IPAM, _json(self._allocator.encode()))
 

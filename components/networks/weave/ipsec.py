@@ -55,7 +55,9 @@ def key(session_key: bytes, nonce: bytes, receiver: str) -> str:
 
 def install(association: Association, *, outgoing: bool) -> str:
     """`ip -batch` input."""
-    ends = f"src {association.source} dst {association.destination} proto esp spi {association.spi:#x}"
+    ends = (
+        f"src {association.source} dst {association.destination} proto esp spi {association.spi:#x}"
+    )
     state = (
         f"xfrm state add {ends} mode transport "
         f"replay-window 128 flag esn aead rfc4106(gcm(aes)) 0x{association.key} 128\n"
@@ -86,10 +88,12 @@ def rules(incoming: Iterable[Association], port: int) -> Ruleset:
     """incoming: the association from each peer; its `destination` is this node."""
     associations = sorted(incoming)
     marked = tuple(
-        f"-s {one.source} -d {one.destination} -p esp -m esp --espspi {one.spi} -j {IN_MARK}" for one in associations
+        f"-s {one.source} -d {one.destination} -p esp -m esp --espspi {one.spi} -j {IN_MARK}"
+        for one in associations
     )
     outgoing = tuple(
-        f"-s {one.destination} -d {one.source} -p udp -m udp --dport {port} -j {OUT_MARK}" for one in associations
+        f"-s {one.destination} -d {one.source} -p udp -m udp --dport {port} -j {OUT_MARK}"
+        for one in associations
     )
     refused = tuple(
         f"-s {one.source} -d {one.destination} -p udp -m udp --dport {port} -m mark ! --mark {MARK}/{MARK} -j DROP"

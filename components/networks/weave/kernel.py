@@ -35,7 +35,11 @@ async def ensure_devices(device: Device, *, fastdp: bool = True) -> bool:
         made |= await _ensure_vxlan(device)
     else:
         await _remove_stale_vxlan(device)
-    for key, value in (("base_reachable_time", "5"), ("delay_first_probe_time", "2"), ("ucast_solicit", "1")):
+    for key, value in (
+        ("base_reachable_time", "5"),
+        ("delay_first_probe_time", "2"),
+        ("ucast_solicit", "1"),
+    ):
         _sysctl(f"net/ipv4/neigh/{BRIDGE}/{key}", value)
     return made
 
@@ -65,7 +69,11 @@ async def expose(address: str) -> None:
     """Sets the bridge's own address, with the prefix length of the range: `weave expose`. Raises
     CommandError."""
     shown = await query("ip", "-4", "address", "show", "dev", BRIDGE, check=False)
-    have = {f"{info['local']}/{info['prefixlen']}" for entry in shown for info in entry.get("addr_info", ())}
+    have = {
+        f"{info['local']}/{info['prefixlen']}"
+        for entry in shown
+        for info in entry.get("addr_info", ())
+    }
     lines = [f"address delete {other} dev {BRIDGE}\n" for other in sorted(have - {address})]
     if address not in have:
         lines.append(f"address add {address} dev {BRIDGE}\n")

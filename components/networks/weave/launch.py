@@ -1,4 +1,5 @@
-"""What launch.sh and kube-utils do on a node: they prepare weaver's start, and make the node ready for pods."""
+"""What launch.sh and kube-utils do on a node: they prepare weaver's start, and make the node ready
+for pods."""
 
 from __future__ import annotations
 
@@ -31,12 +32,19 @@ class Launch:
     """Follows the cluster's nodes, which are the peers that the mesh dials."""
 
     def __init__(
-        self, options: Options, client: Client, allocator: Allocator, mesh: Mesh, addresses: Addresses
+        self,
+        options: Options,
+        client: Client,
+        allocator: Allocator,
+        mesh: Mesh,
+        addresses: Addresses,
     ) -> None:
         self._options, self._client = options, client
         self._allocator, self._mesh, self._addresses = allocator, mesh, addresses
         self._peers = PeerList(client, options.name, options.nodename)
-        self.nodes: Informer[Any] = Informer(client, NODES, handler=self._node_changed, transform=_slim)
+        self.nodes: Informer[Any] = Informer(
+            client, NODES, handler=self._node_changed, transform=_slim
+        )
         self._nodes_changed = asyncio.Event()
 
     async def api_server(self) -> None:
@@ -50,18 +58,28 @@ class Launch:
         return base64.b64decode(secret["data"][name]).decode()
 
     async def restore(self, store: Store) -> None:
-        """Restores the allocator's saved state if the peer list still has this peer; else the allocator starts anew."""
+        """Restores the allocator's saved state if the peer list still has this peer; else the
+        allocator starts anew."""
         saved = store.load()
-        if saved is not None and await until_available(self._peers.is_listed) and self._allocator.restore(saved):
+        if (
+            saved is not None
+            and await until_available(self._peers.is_listed)
+            and self._allocator.restore(saved)
+        ):
             log.info("Initialising with persisted data")
         elif self._options.seed:
             log.info("Initialising with supplied IPAM seed")
             self._allocator.seed(self._options.seed)
         else:
-            log.info("Initialising via deferred consensus" if self._options.quorum else "Initialising as observer")
+            log.info(
+                "Initialising via deferred consensus"
+                if self._options.quorum
+                else "Initialising as observer"
+            )
 
     async def finish(self) -> None:
-        """launch.sh's post_start_actions: list of peers, address of the bridge, plugins, the node's condition."""
+        """launch.sh's post_start_actions: list of peers, address of the bridge, plugins, the node's
+        condition."""
         options = self._options
         await self._registered()
         await until_available(self._peers.add_own)
@@ -75,7 +93,9 @@ class Launch:
         await until_available(self._set_network_available)
         while True:
             self._nodes_changed.clear()
-            await until_available(lambda: self._peers.reclaim(self._node_names, self._addresses.takeover))
+            await until_available(
+                lambda: self._peers.reclaim(self._node_names, self._addresses.takeover)
+            )
             await self._nodes_changed.wait()
 
     async def _registered(self) -> None:
@@ -89,7 +109,9 @@ class Launch:
     async def _set_network_available(self) -> None:
         patch = network_available("WeaveIsUp", "Weave pod has set this")
         name = self._options.nodename
-        await self._client.patch(NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH)
+        await self._client.patch(
+            NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+        )
 
     def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is None or new is None:
@@ -98,7 +120,11 @@ class Launch:
 
     def set_targets(self) -> None:
         """The mesh dials every other node."""
-        others = (node for node in self.nodes.store.values() if node["metadata"]["name"] != self._options.nodename)
+        others = (
+            node
+            for node in self.nodes.store.values()
+            if node["metadata"]["name"] != self._options.nodename
+        )
         self._mesh.set_targets(address for node in others if (address := node_address(node)))
 
 
@@ -114,5 +140,12 @@ def node_address(node: KubeObject) -> str:
 
 def _slim(node: KubeObject) -> KubeObject:
     """The fields of a Node that this module reads."""
-    metadata = {key: node["metadata"][key] for key in ("name", "uid", "resourceVersion") if key in node["metadata"]}
-    return {"metadata": metadata, "status": {"addresses": node.get("status", {}).get("addresses") or []}}
+    metadata = {
+        key: node["metadata"][key]
+        for key in ("name", "uid", "resourceVersion")
+        if key in node["metadata"]
+    }
+    return {
+        "metadata": metadata,
+        "status": {"addresses": node.get("status", {}).get("addresses") or []},
+    }

@@ -65,7 +65,9 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--cni-bin-dir", default=Options.cni_bin_dir)
     given = parser.parse_args(argv)
     kind, _, value = given.ipalloc_init.partition("=")
-    if kind not in ("consensus", "seed", "observer") or (kind == "consensus" and not value.isdigit()):
+    if kind not in ("consensus", "seed", "observer") or (
+        kind == "consensus" and not value.isdigit()
+    ):
         parser.error(f"argument --ipalloc-init: unknown mode {given.ipalloc_init}")
     return Options(
         kubeconfig=given.kubeconfig,

@@ -183,7 +183,9 @@ class Mesh:
                     state = ("failed", "connection ended")
                 except (OSError, TimeoutError, WireError) as error:
                     state = ("failed", self._reason(error, address))
-                except Exception as error:  # a bug must not end the mesh: this peer is dialled again
+                except (
+                    Exception
+                ) as error:  # a bug must not end the mesh: this peer is dialled again
                     log.exception("->[%s]: connection shutting down due to a fault", address)
                     state = ("failed", repr(error))
                 if target is not None:
@@ -206,7 +208,9 @@ class Mesh:
         except asyncio.CancelledError:  # the server ends
             writer.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outbound: bool) -> bool:
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outbound: bool
+    ) -> bool:
         """Runs a connection from greeting to end. Returns True if it was registered. Raises
         OSError, TimeoutError, WireError."""
         decoder = Decoder()
@@ -253,7 +257,9 @@ class Mesh:
         hello = Hello.decode(body)
         if hello.name == self.name:
             raise WireError(
-                "Cannot connect to ourself" if hello.uid == self.uid else f"peer has our name {self.name}",
+                "Cannot connect to ourself"
+                if hello.uid == self.uid
+                else f"peer has our name {self.name}",
             )
         session = wire.session(private, hello, self.password, outbound=outbound)
         writer.write(session.seal(wire.CONFIRM))
@@ -305,7 +311,9 @@ class Mesh:
             connection.send(wire.HEARTBEAT)
 
 
-async def _next(reader: asyncio.StreamReader, decoder: Decoder, frames: list[tuple[int, bytes]]) -> tuple[int, bytes]:
+async def _next(
+    reader: asyncio.StreamReader, decoder: Decoder, frames: list[tuple[int, bytes]]
+) -> tuple[int, bytes]:
     """The next frame of a greeting. frames: those received but not handled yet."""
     while not frames:
         data = await reader.read(1 << 16)

@@ -37,7 +37,8 @@ class Options:
 
     @property
     def quorum(self) -> int:
-        """The smallest majority of the peers that launch.sh counted; 0 for an observer or a seed."""
+        """The smallest majority of the peers that launch.sh counted; 0 for an observer or a
+        seed."""
         kind, _, value = self.init.partition("=")
         return int(value or "1") // 2 + 1 if kind == "consensus" else 0
 

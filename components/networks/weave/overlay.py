@@ -54,7 +54,9 @@ class Overlay:
     """changed is called when a connection switches to another way. fastdp: False for
     WEAVE_NO_FASTDP."""
 
-    def __init__(self, name: str, timing: Timing, changed: Callable[[], None], *, fastdp: bool = True) -> None:
+    def __init__(
+        self, name: str, timing: Timing, changed: Callable[[], None], *, fastdp: bool = True
+    ) -> None:
         self._name = name
         self._timing = timing
         self._changed = changed
@@ -246,6 +248,8 @@ def _attach_filter(packet_socket: socket.socket, ethertype: int) -> None:
         (0x06, 0, 0, _LARGEST_FRAME),
         (0x06, 0, 0, 0),
     ]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
+    code = ctypes.create_string_buffer(
+        b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    )
     about = struct.pack("HL", len(program), ctypes.addressof(code))
     packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, about)

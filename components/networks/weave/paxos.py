@@ -143,7 +143,10 @@ def decode(data: list[Any]) -> dict[NodeId, Claims]:
     decoded: dict[NodeId, Claims] = {}
     for entry in data:
         node, promise, accepted, value, origin = jsontext.typed(entry, *(5 * [list]))
-        rounds = (Proposal(*jsontext.typed(proposal, int, str, int)) for proposal in (promise, accepted, origin))
+        rounds = (
+            Proposal(*jsontext.typed(proposal, int, str, int))
+            for proposal in (promise, accepted, origin)
+        )
         promised, agreed, first = rounds
         if agreed != _NONE and not value:
             raise ValueError("an accepted proposal has a value")

@@ -78,7 +78,9 @@ class PeerList:
 
         await self._update(changed)
 
-    async def reclaim(self, nodes_now: Callable[[], Awaitable[set[str]]], take_over: Callable[[str], int]) -> None:
+    async def reclaim(
+        self, nodes_now: Callable[[], Awaitable[set[str]]], take_over: Callable[[str], int]
+    ) -> None:
         """Takes over peers whose nodes were deleted. take_over: rmpeer.
 
         The nodes are read after the list: a peer is listed only after its node was registered, so
@@ -88,7 +90,11 @@ class PeerList:
         nodes = await nodes_now()
         for peer, node in peers_of(configmap).items():
             replaced = node == self._own_node and peer != self._own_peer
-            if peer != self._own_peer and (node not in nodes or replaced) and await self._is_ours_to_do(peer):
+            if (
+                peer != self._own_peer
+                and (node not in nodes or replaced)
+                and await self._is_ours_to_do(peer)
+            ):
                 log.info(
                     "[kube-peers] rmpeer of %s: %d IPs taken over from %s",
                     peer,
@@ -118,7 +124,9 @@ class PeerList:
     async def _forget(self, peer: str) -> None:
         def changed(configmap: ConfigMap) -> ConfigMap:
             current = configmap["metadata"].get("annotations") or {}
-            gone: dict[str, str | None] = {key: None for key, value in current.items() if value == peer}
+            gone: dict[str, str | None] = {
+                key: None for key, value in current.items() if value == peer
+            }
             left = {name: node for name, node in peers_of(configmap).items() if name != peer}
             return annotated(with_peers(configmap, left), gone | {key_of(peer): None})
 
@@ -145,7 +153,11 @@ class PeerList:
             try:
                 return await self._client.create(
                     CONFIGMAPS,
-                    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": NAMESPACE}},
+                    {
+                        "apiVersion": "v1",
+                        "kind": "ConfigMap",
+                        "metadata": {"name": NAME, "namespace": NAMESPACE},
+                    },
                 )
             except ApiError as error:
                 if error.reason != "AlreadyExists":

@@ -51,7 +51,9 @@ class Ring:
     """peer: the peer whose copy this is. Entries are sorted; the first token is the start of the
     range."""
 
-    def __init__(self, universe: Range, peer: str, entries: Sequence[Entry] = (), seeds: Sequence[str] = ()) -> None:
+    def __init__(
+        self, universe: Range, peer: str, entries: Sequence[Entry] = (), seeds: Sequence[str] = ()
+    ) -> None:
         self.universe = universe
         self.peer = peer
         self.entries = list(entries)
@@ -108,7 +110,9 @@ class Ring:
         """Gives a piece of an own part to another peer."""
         first = self._position(given.start)
         last = self._position(given.end - 1)
-        assert given.size > 0 and all(entry.peer == self.peer for entry in self.entries[first : last + 1])
+        assert given.size > 0 and all(
+            entry.peer == self.peer for entry in self.entries[first : last + 1]
+        )
         self._cut(given.start)
         if given.end < self.universe.end:
             self._cut(given.end)
@@ -149,7 +153,9 @@ class Ring:
         """Gives all parts of a dead peer to another one, without its consent (`weave rmpeer`)."""
         taken = self.owned_by(dead)
         self.entries = [
-            replace(entry, peer=heir, version=entry.version + _TRANSFER) if entry.peer == dead else entry
+            replace(entry, peer=heir, version=entry.version + _TRANSFER)
+            if entry.peer == dead
+            else entry
             for entry in self.entries
         ]
         return taken
@@ -200,15 +206,23 @@ class Ring:
                 result.append(self._newer(*mine[token], received, has_allocations))
         return result
 
-    def _check_cut(self, received: Entry, piece: Range, has_allocations: Callable[[Range], bool]) -> None:
+    def _check_cut(
+        self, received: Entry, piece: Range, has_allocations: Callable[[Range], bool]
+    ) -> None:
         """Checks an unknown token inside an own part."""
-        if received.peer != self.peer and self.owner(received.token) == self.peer and has_allocations(piece):
+        if (
+            received.peer != self.peer
+            and self.owner(received.token) == self.peer
+            and has_allocations(piece)
+        ):
             raise RingConflict(
                 f"Peer {received.peer} says it owns the IP range from {IPv4Address(received.token)}, "
                 "which I think I own",
             )
 
-    def _newer(self, mine: Entry, part: Range, theirs: Entry, has_allocations: Callable[[Range], bool]) -> Entry:
+    def _newer(
+        self, mine: Entry, part: Range, theirs: Entry, has_allocations: Callable[[Range], bool]
+    ) -> Entry:
         if mine == theirs or theirs.version < mine.version:
             return mine
         if mine.peer != self.peer:
@@ -228,7 +242,8 @@ class Ring:
         """Limits free counts to the parts' sizes, which a previously unknown token may have
         reduced."""
         self.entries = [
-            replace(entry, free=part.size) if entry.free > part.size else entry for entry, part in self.parts()
+            replace(entry, free=part.size) if entry.free > part.size else entry
+            for entry, part in self.parts()
         ]
 
     def check(self) -> None:
@@ -251,14 +266,18 @@ class Ring:
         return {
             "range": list(self.universe),
             "seeds": self.seeds,
-            "entries": [[entry.token, entry.peer, entry.version, entry.free] for entry in self.entries],
+            "entries": [
+                [entry.token, entry.peer, entry.version, entry.free] for entry in self.entries
+            ],
         }
 
     @classmethod
     def decode(cls, data: dict[str, Any], peer: str) -> Ring:
         """Raises RingConflict if the data is not a ring."""
         try:
-            entries = [Entry(*jsontext.typed(entry, int, str, int, int)) for entry in data["entries"]]
+            entries = [
+                Entry(*jsontext.typed(entry, int, str, int, int)) for entry in data["entries"]
+            ]
             universe = Range(*jsontext.typed(data["range"], int, int))
             seeds = data["seeds"]
             ring = cls(universe, peer, entries, jsontext.typed(seeds, *(str for _ in seeds)))

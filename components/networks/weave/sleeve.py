@@ -64,7 +64,9 @@ class Tunnel:
         head = _HEAD.pack(self.tag, self._sent)
         body = bytes([kind]) + data
         self._sent += 1
-        return head + (self._seal.encrypt(b"\0\0\0\0" + head[8:], body, head) if self._seal else body)
+        return head + (
+            self._seal.encrypt(b"\0\0\0\0" + head[8:], body, head) if self._seal else body
+        )
 
     def unpack(self, datagram: bytes) -> tuple[int, bytes] | None:
         """Kind and data; None if the datagram was not made by the other peer, or is a

@@ -44,7 +44,9 @@ def status(
 ) -> str:
     """waiting: the number of requests that wait for an address."""
     setup = allocator.setup
-    links = Counter("established" if link.established else "pending" for peer in peers for link in peer.links)
+    links = Counter(
+        "established" if link.established else "pending" for peer in peers for link in peer.links
+    )
     counts = _counts(Counter(line.state for line in connections), _STATES)
     between = _counts(links, ("established", "pending"))
     return "\n".join(
@@ -74,7 +76,9 @@ def _state(allocator: Allocator, waiting: int) -> str:
     ring = allocator.ring
     known = allocator.setup.is_known
     if not ring.is_empty:
-        if not any(entry.peer == allocator.setup.name or known(entry.peer) for entry in ring.entries):
+        if not any(
+            entry.peer == allocator.setup.name or known(entry.peer) for entry in ring.entries
+        ):
             return "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
         return "waiting for IP range grant from peers" if waiting else "ready"
     if not allocator.awaiting_consensus:

@@ -43,7 +43,10 @@ class Peer:
         return frozenset(link.peer for link in self.links)
 
     def encode(self) -> list[Any]:
-        links = [[link.peer, link.address, int(link.outbound), int(link.established)] for link in self.links]
+        links = [
+            [link.peer, link.address, int(link.outbound), int(link.established)]
+            for link in self.links
+        ]
         return [self.name, self.nickname, self.uid, self.version, links]
 
     @classmethod
@@ -51,7 +54,9 @@ class Peer:
         """Raises TypeError or ValueError if the data is not a peer."""
         name, nickname, uid, version, links = jsontext.typed(data, str, str, int, int, list)
         given = (jsontext.typed(link, str, str, int, int) for link in links)
-        known = tuple(Link(peer, address, bool(out), bool(there)) for peer, address, out, there in given)
+        known = tuple(
+            Link(peer, address, bool(out), bool(there)) for peer, address, out, there in given
+        )
         return cls(name, nickname, uid, version, known)
 
 
@@ -89,7 +94,9 @@ class Topology:
         for peer in peers:
             known = self._peers.get(peer.name)
             if peer.name == self._own:
-                if peer != self.own and peer.version >= self.own.version:  # from before a restart: get ahead of it
+                if (
+                    peer != self.own and peer.version >= self.own.version
+                ):  # from before a restart: get ahead of it
                     self._peers[self._own] = replace(self.own, version=peer.version + 1)
                     news.append(self.own)
             elif known is None or (known.version, known.uid) < (peer.version, peer.uid):
@@ -133,7 +140,11 @@ class Topology:
         while queue:
             name = queue.popleft()
             for other in sorted(self.neighbours(name) - ways.keys() - {self._own}):
-                if name == self._own or other not in self._peers or name in self._peers[other].linked:
+                if (
+                    name == self._own
+                    or other not in self._peers
+                    or name in self._peers[other].linked
+                ):
                     ways[other] = ways.get(name, other)
                     queue.append(other)
         return ways

@@ -118,7 +118,9 @@ class Session:
         self.key = key
         self._cipher = ChaCha20Poly1305(key) if key else None
         # Each direction has its own prefix and counter, so no nonce is used twice.
-        self._sending, self._receiving = (b"\0\0\0\1", b"\0\0\0\2") if outbound else (b"\0\0\0\2", b"\0\0\0\1")
+        self._sending, self._receiving = (
+            (b"\0\0\0\1", b"\0\0\0\2") if outbound else (b"\0\0\0\2", b"\0\0\0\1")
+        )
         self._sent = self._received = 0
 
     def seal(self, kind: int, body: bytes = b"") -> bytes:
@@ -144,7 +146,9 @@ def public_key(private: X25519PrivateKey | None) -> str:
     return private.public_key().public_bytes_raw().hex() if private else ""
 
 
-def session(private: X25519PrivateKey | None, other: Hello, password: str, *, outbound: bool) -> Session:
+def session(
+    private: X25519PrivateKey | None, other: Hello, password: str, *, outbound: bool
+) -> Session:
     """Raises WireError, in mesh's words, if only one of the two has a password."""
     if private is None and other.public_key:
         raise WireError("no password specificed, but peer requested an encrypted connection")

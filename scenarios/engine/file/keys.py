@@ -1,7 +1,8 @@
-"""Every key of a lab file: what it does, and what its type (of the dataclasses in spec.py) does not say of its values.
+"""Every key of a lab file: what it does, and what its type (of the dataclasses in spec.py) does not
+say of its values.
 
-The schema, the list that `kubewire up --help` prints and docs/lab-file.md are made of this table and the dataclasses
-(scenarios/engine/file/reference.py). Types and defaults are the dataclasses'.
+The schema, the list that `kubewire up --help` prints and docs/lab-file.md are made of this table
+and the dataclasses (scenarios/engine/file/reference.py). Types and defaults are the dataclasses'.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Key:
-    """does: sentences for people. form: what a value must be, where an error says so ("an IP range such as ...").
+    """does: sentences for people. form: what a value must be, where an error says so ("an IP range
+    such as ...").
 
-    limits: keywords of JSON Schema beside the type's. definition: the name of an entry of DEFINITIONS that stands for
-    the type. shorthand: the definition of a value that may stand for the whole mapping. shown: the value that an
-    example has, where the default says too little. more: what only the page tells.
+    limits: keywords of JSON Schema beside the type's. definition: the name of an entry of
+    DEFINITIONS that stands for the type. shorthand: the definition of a value that may stand for
+    the whole mapping. shown: the value that an example has, where the default says too little.
+    more: what only the page tells.
     """
 
     does: str
@@ -65,16 +68,20 @@ def _link(path: str) -> dict[str, Key]:
             shown="10ms",
         ),
         f"{path}.loss": Key(
-            "The percentage of packets that are lost in each direction.", limits={"minimum": 0, "maximum": 100}, shown=1
+            "The percentage of packets that are lost in each direction.",
+            limits={"minimum": 0, "maximum": 100},
+            shown=1,
         ),
         f"{path}.mtu": Key(
-            "The largest IP packet in bytes (MTU).", limits={"minimum": 68, "maximum": 65535}, shown=1400
+            "The largest IP packet in bytes (MTU).",
+            limits={"minimum": 68, "maximum": 65535},
+            shown=1400,
         ),
     }
 
 
-#: Path of a key -> the key, in the order in which people read them. "*" stands for a name that the user chooses, "[]"
-#: for each item of a list.
+#: Path of a key -> the key, in the order in which people read them. "*" stands for a name that the
+#: user chooses, "[]" for each item of a list.
 KEYS: Mapping[str, Key] = {
     "name": Key(
         "The lab's name. --name on the command line overrides it.",
@@ -82,17 +89,26 @@ KEYS: Mapping[str, Key] = {
         {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
         shown="default",
     ),
-    "kubernetes": Key("With false, there are only hosts and links: nothing runs on them, and there is no API."),
+    "kubernetes": Key(
+        "With false, there are only hosts and links: nothing runs on them, and there is no API."
+    ),
     "topology": Key(
         "The hosts and the links between them: a shape, or your own.",
         more="[Topologies](../topologies/README.md) explains how to describe one, with examples.",
     ),
-    "topology.shape": Key("The shape of the network: all hosts on one switch, or two racks with a router each."),
-    "topology.workers": Key(
-        "Worker nodes of a shape; the control plane is one node more.", limits={"minimum": 0, "maximum": 250}
+    "topology.shape": Key(
+        "The shape of the network: all hosts on one switch, or two racks with a router each."
     ),
-    "topology.routing": Key("How routers learn routes: they are configured, or a BGP daemon runs on each."),
-    "topology.links": Key("Properties of every link that does not have its own. Both directions have them."),
+    "topology.workers": Key(
+        "Worker nodes of a shape; the control plane is one node more.",
+        limits={"minimum": 0, "maximum": 250},
+    ),
+    "topology.routing": Key(
+        "How routers learn routes: they are configured, or a BGP daemon runs on each."
+    ),
+    "topology.links": Key(
+        "Properties of every link that does not have its own. Both directions have them."
+    ),
     **_link("topology.links"),
     "topology.hosts": Key(
         "Your own hosts by name, instead of a shape.",
@@ -102,18 +118,24 @@ KEYS: Mapping[str, Key] = {
         "cluster, as in the shapes.",
     ),
     "topology.hosts.*": Key("A host."),
-    "topology.hosts.*.role": Key("What it is: a node, a router that forwards, or a machine outside the cluster."),
+    "topology.hosts.*.role": Key(
+        "What it is: a node, a router that forwards, or a machine outside the cluster."
+    ),
     "topology.hosts.*.zone": Key("A node's label topology.kubernetes.io/zone."),
     "topology.hosts.*.asn": Key(
         "A router's AS number. With topology.routing it speaks BGP with the routers and the nodes of its links.",
         limits={"minimum": 1, "maximum": 4294967295},
     ),
-    "topology.hosts.*.interfaces": Key("Its network interfaces by name. The first one has a node's address."),
+    "topology.hosts.*.interfaces": Key(
+        "Its network interfaces by name. The first one has a node's address."
+    ),
     "topology.hosts.*.interfaces.*": Key(
         "An interface: where it leads, or a mapping.",
         shorthand="text",
     ),
-    "topology.hosts.*.interfaces.*.to": Key("A switch, or HOST:INTERFACE, the other end of a cable."),
+    "topology.hosts.*.interfaces.*.to": Key(
+        "A switch, or HOST:INTERFACE, the other end of a cable."
+    ),
     "topology.hosts.*.interfaces.*.addresses": Key(
         "Its addresses with prefix lengths. Left out, it gets one of its segment's subnet, or of network.nodeCIDR."
     ),
@@ -123,16 +145,24 @@ KEYS: Mapping[str, Key] = {
     ),
     "topology.switches": Key("Your own switches by name.", shown={"lan": {}}),
     "topology.switches.*": Key("A switch."),
-    "topology.switches.*.to": Key("Other switches that a link leads to. With a loop, spanning tree runs."),
+    "topology.switches.*.to": Key(
+        "Other switches that a link leads to. With a loop, spanning tree runs."
+    ),
     **_link("topology.switches.*"),
-    "topology.mininet": Key("Instead of hosts: a Mininet Topo class, as mn --custom FILE --topo TOPO takes it."),
+    "topology.mininet": Key(
+        "Instead of hosts: a Mininet Topo class, as mn --custom FILE --topo TOPO takes it."
+    ),
     "topology.mininet.file": Key("The Python file, relative to the lab file.", shown="topo.py"),
-    "topology.mininet.topo": Key("A class of the file or a name in its topos, with arguments.", shown="mytopo,3"),
+    "topology.mininet.topo": Key(
+        "A class of the file or a name in its topos, with arguments.", shown="mytopo,3"
+    ),
     "network": Key(
         "Address ranges, under Kubernetes' names.",
         more="A range is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first.",
     ),
-    "network.ipFamily": Key("The IP families of the ranges that the file leaves out. The IPv6 ranges are kind's."),
+    "network.ipFamily": Key(
+        "The IP families of the ranges that the file leaves out. The IPv6 ranges are kind's."
+    ),
     "network.nodeCIDR": Key("The nodes' range.", definition="cidr"),
     "network.clusterCIDR": Key("The pods' range.", definition="cidr"),
     "network.nodeCIDRMaskSize": Key(
@@ -165,7 +195,9 @@ KEYS: Mapping[str, Key] = {
         more="[The networks](../components/networks/README.md) are listed with the backends of each.",
     ),
     "cni.plugin": Key("Which network. With none, nodes stay NotReady until somebody installs one."),
-    "cni.backend": Key("How packets cross between nodes. Each network has its own backends; the first is the default."),
+    "cni.backend": Key(
+        "How packets cross between nodes. Each network has its own backends; the first is the default."
+    ),
     "kubeProxy": Key("kube-proxy, which runs on every node."),
     "kubeProxy.mode": Key("The proxy mode. With none, no kube-proxy runs."),
     "kubeProxy.*": Key(
@@ -187,7 +219,8 @@ KEYS: Mapping[str, Key] = {
     ),
     "dns": Key("The cluster's DNS."),
     "dns.replicas": Key(
-        "How many pods of CoreDNS run. With 0 there is no cluster DNS.", limits={"minimum": 0, "maximum": 10}
+        "How many pods of CoreDNS run. With 0 there is no cluster DNS.",
+        limits={"minimum": 0, "maximum": 10},
     ),
     "dns.corefile": Key(
         "The Corefile of CoreDNS, instead of kubeadm's.",
@@ -203,7 +236,9 @@ KEYS: Mapping[str, Key] = {
         "without a tag stands for every tag, and a * for any text (example/*). An exact name comes before a pattern, "
         "and a longer pattern before a shorter one.",
     ),
-    "images.*": Key("The image with this name.", "an image needs argv or main", {"minProperties": 1}),
+    "images.*": Key(
+        "The image with this name.", "an image needs argv or main", {"minProperties": 1}
+    ),
     "images.*.argv": Key("Its entrypoint: a program and arguments.", limits={"minItems": 1}),
     "images.*.main": Key(
         "In place of argv: a Python function. It is forked, which takes less time and memory.",
@@ -211,12 +246,20 @@ KEYS: Mapping[str, Key] = {
         {"pattern": "^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"},
     ),
     "images.*.env": Key("Its environment."),
-    "images.*.entrypoint": Key("The same as argv, by the name that images have for it: a Pod's command replaces it."),
-    "images.*.cmd": Key("Arguments of the entrypoint, or the command without one: a Pod's args replace them."),
-    "images.*.programs": Key("Commands that are Python functions, as main: command -> package.module:function."),
+    "images.*.entrypoint": Key(
+        "The same as argv, by the name that images have for it: a Pod's command replaces it."
+    ),
+    "images.*.cmd": Key(
+        "Arguments of the entrypoint, or the command without one: a Pod's args replace them."
+    ),
+    "images.*.programs": Key(
+        "Commands that are Python functions, as main: command -> package.module:function."
+    ),
     "images.*.workingDir": Key("The folder in which it starts, as an absolute path."),
     "images.*.preload": Key("Which modules are in memory when a function is forked."),
-    "images.*.tools": Key("What the fork server adds, busybox or agnhost, and the path at which it is."),
+    "images.*.tools": Key(
+        "What the fork server adds, busybox or agnhost, and the path at which it is."
+    ),
     "images.*.aliases": Key("Other names of this image."),
     "share": Key("Files and folders of this machine that hosts and pods see, under the same path."),
     "share[]": Key("A path, or a mapping with a path.", shorthand="absolutePath"),
@@ -244,7 +287,9 @@ KEYS: Mapping[str, Key] = {
     "files.*.content": Key("The content of the file."),
     "files.*.from": Key("In place of content: a file of this machine, relative to the lab file."),
     "files.*.nodes": Key("The nodes that get it, as a pattern such as worker-*."),
-    "files.*.mode": Key("Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}),
+    "files.*.mode": Key(
+        "Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}
+    ),
     "components": Key(
         "Your own processes on nodes. They start with kube-proxy and the kubelet, and are not restarted.",
         more="`kubewire status` shows them, and their output is in logs/NAME@NODE.log. One that fails before the lab "
@@ -258,7 +303,8 @@ KEYS: Mapping[str, Key] = {
         {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
     ),
     "components[].command": Key(
-        "The program and its arguments. The lab sees /usr, and what share shows.", limits={"minItems": 1}
+        "The program and its arguments. The lab sees /usr, and what share shows.",
+        limits={"minItems": 1},
     ),
     "components[].nodes": Key("The nodes that run it, as a pattern such as worker-*."),
     "components[].env": Key("Its environment, besides that of the node."),

@@ -1,4 +1,5 @@
-"""The lab file described: the schema, a commented example and a reference page, from the dataclasses and keys.py."""
+"""The lab file described: the schema, a commented example and a reference page, from the
+dataclasses and keys.py."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _COMMENT = 48
 
 @dataclass(frozen=True)
 class Entry:
-    """A key with its type: path as in KEYS, the last part of it, its default (MISSING: it must be given)."""
+    """A key with its type: path as in KEYS, the last part of it, its default (MISSING: it must be
+    given)."""
 
     path: str
     hint: Any
@@ -65,13 +67,20 @@ _SETTINGS = {"string": str, "integer": int, "object": tuple[tuple[str, str], ...
 
 def _of_networks() -> Iterator[Entry]:
     """The keys of cni: the registry of networks says which backends and settings there are."""
-    choices = {"plugin": [one.name for one in registry.NETWORKS], "backend": registry.backend_names()}
+    choices = {
+        "plugin": [one.name for one in registry.NETWORKS],
+        "backend": registry.backend_names(),
+    }
     for name, values in choices.items():
         yield Entry(f"cni.{name}", Literal[tuple(values)], getattr(CNI, name), KEYS[f"cni.{name}"])
     for setting in registry.settings():
         schema = dict(setting.schema)
-        bounds: dict[str, Any] = {key: schema[key] for key in ("minimum", "maximum") if key in schema}
-        key = Key(schema["description"], limits=bounds, shown=schema.get("examples", [setting.default])[0])
+        bounds: dict[str, Any] = {
+            key: schema[key] for key in ("minimum", "maximum") if key in schema
+        }
+        key = Key(
+            schema["description"], limits=bounds, shown=schema.get("examples", [setting.default])[0]
+        )
         yield Entry(f"cni.{setting.name}", _SETTINGS[schema["type"]], None, key)
 
 
@@ -120,7 +129,8 @@ def _item(hint: Any) -> Any:
 
 
 def _named(hint: Any) -> Any:
-    """What a mapping holds whose names the user chooses: a dataclass has it as pairs, so that it is hashable."""
+    """What a mapping holds whose names the user chooses: a dataclass has it as pairs, so that it is
+    hashable."""
     item = _item(hint)
     return typing.get_args(item)[1] if typing.get_origin(item) is tuple else None
 
@@ -129,18 +139,24 @@ def _named(hint: Any) -> Any:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema 2020-12. "form" is our own keyword, for check.py; "patternErrorMessage" is that of VS Code."""
+    """JSON Schema 2020-12. "form" is our own keyword, for check.py; "patternErrorMessage" is that
+    of VS Code."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "kubewire lab file",
         "$ref": "#/$defs/lab",
-        "$defs": {**{name: _with_message(of) for name, of in DEFINITIONS.items()}, "lab": _object(LabSpec, "")},
+        "$defs": {
+            **{name: _with_message(of) for name, of in DEFINITIONS.items()},
+            "lab": _object(LabSpec, ""),
+        },
     }
 
 
 def _with_message(of: Mapping[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = (
-        {"patternErrorMessage": f"This is not {of['form']}."} if "pattern" in of and "form" in of else {}
+        {"patternErrorMessage": f"This is not {of['form']}."}
+        if "pattern" in of and "form" in of
+        else {}
     )
     return {**of, **message}
 
@@ -150,9 +166,13 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
         return _DESCRIBED_ELSEWHERE[holder].schema()
     hints = typing.get_type_hints(holder)
     own = [field for field in fields(holder) if prefix + _name(field) in KEYS]
-    properties = {_name(field): _value(_given(hints[field.name]), prefix + _name(field)) for field in own}
+    properties = {
+        _name(field): _value(_given(hints[field.name]), prefix + _name(field)) for field in own
+    }
     if rest := KEYS.get(f"{prefix}*"):
-        properties |= dict(upstream.settings()[rest.of_upstream].properties) if rest.of_upstream else {}
+        properties |= (
+            dict(upstream.settings()[rest.of_upstream].properties) if rest.of_upstream else {}
+        )
     required = [_name(field) for field in own if _default(field) is MISSING]
     return {
         "type": "object",
@@ -197,7 +217,10 @@ def _type(hint: Any, path: str) -> dict[str, Any]:
         of = _value(named, f"{path}.*") if is_dataclass(named) else {"type": _TYPES[named]}
         return {"type": "object", "additionalProperties": of}
     if (item := _item(hint)) is not None:
-        return {"type": "array", "items": _value(item, f"{path}[]") if is_dataclass(item) else {"type": _TYPES[item]}}
+        return {
+            "type": "array",
+            "items": _value(item, f"{path}[]") if is_dataclass(item) else {"type": _TYPES[item]},
+        }
     return {"type": _TYPES[hint]}
 
 
@@ -209,7 +232,9 @@ class _Description:
     schema: Callable[[], dict[str, Any]]
 
 
-_DESCRIBED_ELSEWHERE: Mapping[type, _Description] = {CNI: _Description(_of_networks, _schema_of_networks)}
+_DESCRIBED_ELSEWHERE: Mapping[type, _Description] = {
+    CNI: _Description(_of_networks, _schema_of_networks)
+}
 
 
 def schema_text() -> str:
@@ -221,7 +246,8 @@ def schema_text() -> str:
 
 
 def example() -> str:
-    """A lab file with every key and its default, each with a comment; keys without a default are comments."""
+    """A lab file with every key and its default, each with a comment; keys without a default are
+    comments."""
     return "".join(line for entry in entries() if _is_line(entry) for line in _lines(entry))
 
 
@@ -238,7 +264,11 @@ def _lines(entry: Entry) -> Iterator[str]:
     elif _is_mapping(entry.hint):
         some = any(_has_default(one) for one in entries() if one.path.startswith(f"{entry.path}."))
         optional = "# " if entry.default is None else ""
-        text = f"{indent}{optional}{entry.name}:" if some or optional else f"{indent}{entry.name}: {{}}"
+        text = (
+            f"{indent}{optional}{entry.name}:"
+            if some or optional
+            else f"{indent}{entry.name}: {{}}"
+        )
     elif _has_default(entry) or entry.depth == 0:
         text = f"{indent}{entry.name}: {_flow(_shown(entry))}"
     else:
@@ -267,7 +297,9 @@ def _says(entry: Entry) -> str:
 def _has_default(entry: Entry) -> bool:
     if isinstance(entry.default, JsonObject):
         return False
-    return entry.default not in (None, MISSING, "", ()) or entry.default is False or entry.default == 0
+    return (
+        entry.default not in (None, MISSING, "", ()) or entry.default is False or entry.default == 0
+    )
 
 
 def _shown(entry: Entry) -> Any:
@@ -319,12 +351,18 @@ def page() -> str:
 
 def _sections() -> Iterator[str]:
     yield "### Of the lab\n\n" + _HEADER
-    whole = [entry for entry in entries() if entry.depth == 0 and not _is_mapping(entry.hint) and _is_line(entry)]
+    whole = [
+        entry
+        for entry in entries()
+        if entry.depth == 0 and not _is_mapping(entry.hint) and _is_line(entry)
+    ]
     yield from (_row(entry) for entry in whole)
     for top in entries():
         if top.depth or not _is_line(top):
             continue
-        below = [entry for entry in entries() if entry.path.startswith((f"{top.path}.", f"{top.path}["))]
+        below = [
+            entry for entry in entries() if entry.path.startswith((f"{top.path}.", f"{top.path}["))
+        ]
         if below:
             yield f"\n### `{top.path}`\n\n{top.key.does}{' ' + top.key.more if top.key.more else ''}\n\n"
             yield _HEADER + "".join(_row(entry) for entry in below)
@@ -391,10 +429,14 @@ def _words(entry: Entry) -> str:
         return f"{_TYPE_WORDS[hint]}, {bounds['minimum']} to {bounds['maximum']}"
     if "minimum" in bounds:
         return f"{_TYPE_WORDS[hint]}, {bounds['minimum']} or more"
-    return entry.key.form or DEFINITIONS.get(entry.key.definition, {}).get("form") or _TYPE_WORDS[hint]
+    return (
+        entry.key.form or DEFINITIONS.get(entry.key.definition, {}).get("form") or _TYPE_WORDS[hint]
+    )
 
 
 def _default_words(entry: Entry) -> str:
     if entry.default is MISSING and "*" not in entry.name and "[]" not in entry.name:
         return "must be given"
-    return f"`{_flow(entry.default)}`" if _has_default(entry) and not _is_mapping(entry.hint) else ""
+    return (
+        f"`{_flow(entry.default)}`" if _has_default(entry) and not _is_mapping(entry.hint) else ""
+    )

@@ -1,8 +1,9 @@
 """What a lab file says, checked: LabSpec and its parts.
 
-What each key does and which values it takes is told in keys.py, and lab.schema.json is made of both. What a schema
-cannot say (ranges that overlap, masks that cannot fit) is checked here. Defaults are those of kubeadm, kube-proxy and
-flannel, and of the address table in docs/architecture.md.
+What each key does and which values it takes is told in keys.py, and lab.schema.json is made of
+both. What a schema cannot say (ranges that overlap, masks that cannot fit) is checked here.
+Defaults are those of kubeadm, kube-proxy and flannel, and of the address table in
+docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ __all__ = [
     "Topology",
 ]
 
-#: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
+#: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes;
+#: RFC 6890.
 _SPECIAL: dict[Range, str] = {
     IPv4Network("0.0.0.0/8"): "this network",
     IPv4Network("127.0.0.0/8"): "loopback",
@@ -81,11 +83,12 @@ _VERSIONS = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6), "dual-ipv6-first": (6, 
 class Network:
     """Address ranges, under the names of the lab file (which are Kubernetes' own).
 
-    ipFamily gives the ranges that a lab file leaves out; it is that of clusterCIDR.
-    Each of the three is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first
-    (as --cluster-cidr and --service-cluster-ip-range take them). nodeCIDRMaskSize is for one family, the other two are
-    for dual-stack, where it is None; not given in a lab file they are 24 in IPv4, 64 in IPv6.
-    allowOverlap: ranges may overlap each other and what lies outside the cluster, to see what becomes of it.
+    ipFamily gives the ranges that a lab file leaves out; it is that of clusterCIDR. Each of the
+    three is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's
+    first (as --cluster-cidr and --service-cluster-ip-range take them). nodeCIDRMaskSize is for one
+    family, the other two are for dual-stack, where it is None; not given in a lab file they are 24
+    in IPv4, 64 in IPv6. allowOverlap: ranges may overlap each other and what lies outside the
+    cluster, to see what becomes of it.
     """
 
     ipFamily: Literal["ipv4", "ipv6", "dual", "dual-ipv6-first"] = "ipv4"
@@ -112,7 +115,9 @@ class Network:
     def named(self) -> dict[str, tuple[Range, ...]]:
         """The ranges by what they are for, and those outside of the cluster. Raises ValueError."""
         of = {NODES: self.nodeCIDR, PODS: self.clusterCIDR, SERVICES: self.serviceCIDR}
-        parsed = {name: tuple(parse_one(part) for part in text.split(",")) for name, text in of.items()}
+        parsed = {
+            name: tuple(parse_one(part) for part in text.split(",")) for name, text in of.items()
+        }
         return parsed | {_OUTSIDE: (OUTSIDE, OUTSIDE_IPV6)}
 
     @property
@@ -125,8 +130,9 @@ class Network:
 class CNI:
     """The pod network, its backend and its settings, as components/networks/registry.py lists them.
 
-    settings are (key, value) in the registry's order; a value that is a mapping is a tuple of its sorted pairs. plugin
-    "none": nothing is installed, nodes stay NotReady until somebody installs a network.
+    settings are (key, value) in the registry's order; a value that is a mapping is a tuple of its
+    sorted pairs. plugin "none": nothing is installed, nodes stay NotReady until somebody installs a
+    network.
     """
 
     plugin: str = registry.NETWORKS[0].name
@@ -135,8 +141,8 @@ class CNI:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> CNI:
-        """What a lab file says, with the defaults of the network that it names. Settings of other networks are kept,
-        and validation names them."""
+        """What a lab file says, with the defaults of the network that it names. Settings of other
+        networks are kept, and validation names them."""
         plugin = data.get("plugin", cls.plugin)
         addon = registry.network(plugin).addon
         defaults = {setting.name: setting.default for setting in addon.settings}
@@ -151,10 +157,17 @@ class CNI:
         return cls(plugin, data.get("backend", addon.backend_names[0]), tuple(settings))
 
     def as_dict(self) -> dict[str, Any]:
-        """The lab file's mapping, with all defaults. A setting that is a mapping is written also where it is empty."""
-        empty: dict[str, Any] = {setting.name: {} for setting in registry.settings() if setting.is_mapping}
+        """The lab file's mapping, with all defaults. A setting that is a mapping is written also
+        where it is empty."""
+        empty: dict[str, Any] = {
+            setting.name: {} for setting in registry.settings() if setting.is_mapping
+        }
         given = {**empty, **self.given}
-        ordered = {setting.name: given[setting.name] for setting in registry.settings() if setting.name in given}
+        ordered = {
+            setting.name: given[setting.name]
+            for setting in registry.settings()
+            if setting.name in given
+        }
         return {"plugin": self.plugin, "backend": self.backend, **ordered}
 
     @property
@@ -170,7 +183,8 @@ class CNI:
 
     @property
     def choice(self) -> Choice[Any]:
-        """What the functions of the descriptor get. Raises KeyError for a backend of another network."""
+        """What the functions of the descriptor get. Raises KeyError for a backend of another
+        network."""
         return self.network.addon.choose(self.backend, self.given)
 
     @property
@@ -181,7 +195,8 @@ class CNI:
 
 @dataclass(frozen=True)
 class KubeProxy:
-    """mode "none": no kube-proxy runs. configuration: other fields of KubeProxyConfiguration, as a file has them."""
+    """mode "none": no kube-proxy runs. configuration: other fields of KubeProxyConfiguration, as a
+    file has them."""
 
     mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
     configuration: JsonObject = EMPTY
@@ -209,7 +224,8 @@ class DNS:
 
 @dataclass(frozen=True)
 class Image:
-    """A program of the machine under an image name, as the kubelet's catalogue has it (components/kubelet/images).
+    """A program of the machine under an image name, as the kubelet's catalogue has it
+    (components/kubelet/images).
 
     entrypoint, or argv, which is the same, or main, a Python function; or cmd alone.
     """
@@ -228,7 +244,8 @@ class Image:
 
 @dataclass(frozen=True)
 class Share:
-    """A file or folder of the machine that the lab sees under the same path. A string in a lab file is its path."""
+    """A file or folder of the machine that the lab sees under the same path. A string in a lab file
+    is its path."""
 
     path: str
     readOnly: bool = True
@@ -250,10 +267,12 @@ class Component:
 
 @dataclass(frozen=True)
 class LabSpec:
-    """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links.
+    """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only
+    hosts and links.
 
-    kubelet: fields of KubeletConfiguration. controllerManager, scheduler: flags, by their names without the dashes.
-    hostUsers, as in a Pod's spec: True: without a user namespace of the lab's own; None: only where it must be so.
+    kubelet: fields of KubeletConfiguration. controllerManager, scheduler: flags, by their names
+    without the dashes. hostUsers, as in a Pod's spec: True: without a user namespace of the lab's
+    own; None: only where it must be so.
     """
 
     name: str = field(default="", compare=False)
@@ -296,10 +315,15 @@ class LabSpec:
     @property
     def has_working_dns(self) -> bool:
         """CoreDNS needs a pod network, and kube-proxy to reach the API server's Service."""
-        return bool(self.dns.replicas) and self.cni.network.connects_pods and self.kubeProxy.mode != "none"
+        return (
+            bool(self.dns.replicas)
+            and self.cni.network.connects_pods
+            and self.kubeProxy.mode != "none"
+        )
 
     def opened(self) -> Iterator[str]:
-        """What the lab file opens of the machine, a sentence each, for the user to see before it happens."""
+        """What the lab file opens of the machine, a sentence each, for the user to see before it
+        happens."""
         if self.has_host_users:
             mode = f"kubeProxy.mode: {self.kubeProxy.mode} needs hostUsers: true"
             why = "hostUsers: true" if self.hostUsers else mode
@@ -312,11 +336,16 @@ class LabSpec:
                 yield f"share: everything in this lab may change what is in {share.path} of this machine"
 
     def unreachable(self) -> list[str]:
-        """Which nodes of a described topology the control plane does not reach, or do not reach it, a sentence each."""
-        return [f"topology: {text}" for text in topologyfile.unreachable(self.topology, self.network.nodeCIDR)]
+        """Which nodes of a described topology the control plane does not reach, or do not reach it,
+        a sentence each."""
+        return [
+            f"topology: {text}"
+            for text in topologyfile.unreachable(self.topology, self.network.nodeCIDR)
+        ]
 
     def wanted_overlaps(self) -> list[str]:
-        """What overlaps because allowOverlap says that it may, a sentence each. Such a lab need not work."""
+        """What overlaps because allowOverlap says that it may, a sentence each. Such a lab need not
+        work."""
         if not self.network.allowOverlap:
             return []
         return [
@@ -334,7 +363,9 @@ class LabSpec:
         """What the lab file says that has no effect here, a sentence each."""
         for key, data in self.of_upstream():
             if data:
-                from kubewire.scenarios.engine.file import upstream  # the components' configuration takes 30 ms
+                from kubewire.scenarios.engine.file import (
+                    upstream,
+                )  # the components' configuration takes 30 ms
 
                 yield from upstream.warnings(key, data, self.kubeProxy.mode)
         if self.dns.corefile and not self.dns.replicas:
@@ -359,7 +390,8 @@ class LabSpec:
 
     @classmethod
     def from_document(cls, document: Document) -> LabSpec:
-        """Check against the schema, read the files that it names, build, then check what the schema cannot say."""
+        """Check against the schema, read the files that it names, build, then check what the schema
+        cannot say."""
         check(document, "lab.schema.json")
         spec = _build(_with_files(document))
         problems = [document.problem(path, what) for path, what in _contradictions(spec)]
@@ -383,7 +415,9 @@ class LabSpec:
         if self.hostUsers is None:
             del plain["hostUsers"]
         plain["topology"] = self.topology.as_dict()
-        plain["network"] = {key: value for key, value in plain["network"].items() if value is not None}
+        plain["network"] = {
+            key: value for key, value in plain["network"].items() if value is not None
+        }
         if not self.name:
             del plain["name"]
         return plain
@@ -395,7 +429,9 @@ class LabSpec:
             return f"no Kubernetes · {hosts} hosts" + (
                 "" if self.topology.name == "one-segment" else f" · {self.topology.name}"
             )
-        cni = f"{self.cni.plugin}/{self.cni.backend}" if self.cni.network.connects_pods else "no CNI"
+        cni = (
+            f"{self.cni.plugin}/{self.cni.backend}" if self.cni.network.connects_pods else "no CNI"
+        )
         routing = "" if self.topology.routing == "static" else f" with {self.topology.routing}"
         shape = "" if self.topology.name == "one-segment" else f" · {self.topology.name}{routing}"
         number = len(self.workers)
@@ -416,19 +452,26 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         controllerManager=JsonObject.of(data.get("controllerManager", {})),
         scheduler=JsonObject.of(data.get("scheduler", {})),
         dns=DNS(**data.get("dns", {})),
-        images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
+        images=tuple(
+            (name, _image(image)) for name, image in sorted(data.get("images", {}).items())
+        ),
         share=tuple(_share(entry) for entry in data.get("share", ())),
         hostUsers=data.get("hostUsers"),
         manifests=tuple(
-            one for n, entry in enumerate(data.get("manifests", ())) for one in manifest_files.of(entry, n)
+            one
+            for n, entry in enumerate(data.get("manifests", ()))
+            for one in manifest_files.of(entry, n)
         ),
         components=tuple(_component(entry) for entry in data.get("components", ())),
-        files=tuple((path, nodefiles.of(entry)) for path, entry in sorted(data.get("files", {}).items())),
+        files=tuple(
+            (path, nodefiles.of(entry)) for path, entry in sorted(data.get("files", {}).items())
+        ),
     )
 
 
 def _with_files(document: Document) -> Mapping[str, Any]:
-    """The document's data with the contents of the files that it names, which a lab does not see."""
+    """The document's data with the contents of the files that it names, which a lab does not
+    see."""
     return {
         **document.data,
         "topology": topologyfile.read(document),
@@ -443,13 +486,18 @@ def _kube_proxy(data: Mapping[str, Any]) -> KubeProxy:
 
 
 def _addresses(data: Mapping[str, Any]) -> Network:
-    """With the ranges of ipFamily, and the masks that fit the families of clusterCIDR, where the file says none."""
+    """With the ranges of ipFamily, and the masks that fit the families of clusterCIDR, where the
+    file says none."""
     given = data.get("ipFamily") or _family_of(data.get("clusterCIDR", Network.clusterCIDR))
-    ranges = {key: ",".join(of[version] for version in _VERSIONS[given]) for key, of in _RANGES.items()}
+    ranges = {
+        key: ",".join(of[version] for version in _VERSIONS[given]) for key, of in _RANGES.items()
+    }
     if "ipFamily" not in data and given != "ipv4":
         ranges = {}  # who writes ranges of another family out writes all of them
     data = {"ipFamily": given, **ranges, **data}
-    versions = [6 if ":" in part else 4 for part in data.get("clusterCIDR", Network.clusterCIDR).split(",")]
+    versions = [
+        6 if ":" in part else 4 for part in data.get("clusterCIDR", Network.clusterCIDR).split(",")
+    ]
     own = {f"nodeCIDRMaskSize{_FAMILIES[version]}": MASK_SIZES[version] for version in versions}
     if len(versions) > 1:
         return Network(**{"nodeCIDRMaskSize": None, **own, **data})
@@ -503,10 +551,16 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             yield ("network", key), str(error)
             continue
         if len({network.version for network in ranges[key]}) < len(ranges[key]):
-            yield ("network", key), f"{text} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range"
+            yield (
+                ("network", key),
+                f"{text} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range",
+            )
     cluster = spec.network.clusterCIDR
     if "clusterCIDR" in ranges and spec.network.ipFamily != _family_of(cluster):
-        yield ("network", "ipFamily"), f"{spec.network.ipFamily} is not that of clusterCIDR {cluster}; leave one out"
+        yield (
+            ("network", "ipFamily"),
+            f"{spec.network.ipFamily} is not that of clusterCIDR {cluster}; leave one out",
+        )
     yield from _overlaps(spec.network, ranges)
     yield from _family_order(ranges)
     yield from _masks(spec, ranges)
@@ -539,7 +593,10 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
     own = {setting.name for setting in addon.settings}
     for name, _ in cni.settings:
         if name not in own:
-            yield ("cni", name), f"is for {' and '.join(registry.networks_with(name))}, not for {cni.plugin}"
+            yield (
+                ("cni", name),
+                f"is for {' and '.join(registry.networks_with(name))}, not for {cni.plugin}",
+            )
     pods_have_ipv6 = any(network.version == 6 for network in ranges.get("clusterCIDR", ()))
     nodes_have_ipv6 = any(network.version == 6 for network in ranges.get("nodeCIDR", ()))
     limit = cni.network.ipv4_only
@@ -595,13 +652,20 @@ def _components(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
         for node in matching:
             first = there.setdefault((component.name, node), number)
             if first != number:
-                yield ("components", number, "name"), f"{component.name} is on {node} already, by components[{first}]"
+                yield (
+                    ("components", number, "name"),
+                    f"{component.name} is on {node} already, by components[{first}]",
+                )
                 break
 
 
-def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+def _overlaps(
+    network: Network, ranges: Mapping[str, Sequence[Range]]
+) -> Iterator[tuple[KeyPath, str]]:
     names = {"nodeCIDR": NODES, "clusterCIDR": PODS, "serviceCIDR": SERVICES}
-    named = {names[key]: networks for key, networks in ranges.items()} | {_OUTSIDE: (OUTSIDE, OUTSIDE_IPV6)}
+    named = {names[key]: networks for key, networks in ranges.items()} | {
+        _OUTSIDE: (OUTSIDE, OUTSIDE_IPV6)
+    }
     keys = {name: key for key, name in names.items()}
     for found in () if network.allowOverlap else overlaps(named):
         (first, second), (one, other) = found.names, found.ranges
@@ -612,26 +676,39 @@ def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterat
                 f"{one} overlaps {other}, which lies outside the cluster: {found.consequence}; {cure}",
             )
         else:
-            yield ("network", keys[second]), f"{other} overlaps {keys[first]} {one}: {found.consequence}; {cure}"
+            yield (
+                ("network", keys[second]),
+                f"{other} overlaps {keys[first]} {one}: {found.consequence}; {cure}",
+            )
     for key, several in ranges.items():
         for one, (special, what) in itertools.product(several, _SPECIAL.items()):
             if one.overlaps(special):
-                yield ("network", key), f"{one} overlaps {special} ({what}); take a range of ordinary addresses"
+                yield (
+                    ("network", key),
+                    f"{one} overlaps {special} ({what}); take a range of ordinary addresses",
+                )
 
 
 def _family_order(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
-    """Services need pods of their family, pods nodes; and default/kubernetes leads to the node that serves the API."""
+    """Services need pods of their family, pods nodes; and default/kubernetes leads to the node that
+    serves the API."""
     versions = {key: [network.version for network in networks] for key, networks in ranges.items()}
     for key, below in (("clusterCIDR", "nodeCIDR"), ("serviceCIDR", "clusterCIDR")):
         for version in versions.get(key, ()):
             if version not in versions.get(below, (version,)):
-                yield ("network", key), f"has an {_FAMILIES[version]} range, but {below} has none; add one there"
+                yield (
+                    ("network", key),
+                    f"has an {_FAMILIES[version]} range, but {below} has none; add one there",
+                )
     node, service = versions.get("nodeCIDR"), versions.get("serviceCIDR")
     if node and service and node[0] != service[0] and service[0] in node:
         # kube-apiserver's text (pkg/controlplane/apiserver/options).
         first, nodes = ranges["serviceCIDR"][0], ranges["nodeCIDR"][0]
         text = f'service IP family "{first}" must match public address family "{nodes}"'
-        yield ("network", "serviceCIDR"), f"{text}: begin nodeCIDR and serviceCIDR with the same family"
+        yield (
+            ("network", "serviceCIDR"),
+            f"{text}: begin nodeCIDR and serviceCIDR with the same family",
+        )
 
 
 def _masks(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
@@ -642,7 +719,10 @@ def _masks(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tup
     for service in ranges.get("serviceCIDR", ()):
         if not ServiceRange(service).fits:
             allowed = "/{} to /{}".format(*ServiceRange(service).allowed_masks)
-            yield ("network", "serviceCIDR"), f"/{service.prefixlen} is not possible; allowed masks: {allowed}"
+            yield (
+                ("network", "serviceCIDR"),
+                f"/{service.prefixlen} is not possible; allowed masks: {allowed}",
+            )
 
 
 def _mask_keys(network: Network, versions: Sequence[int]) -> Iterator[tuple[KeyPath, str]]:
@@ -666,7 +746,10 @@ def _node_mask(spec: LabSpec, cluster: Range, dual: bool) -> Iterator[tuple[KeyP
     pods = PodRange(cluster, size)
     if not pods.fits:
         shortest, longest = pods.allowed_masks
-        yield key, f"/{size} does not fit in clusterCIDR {cluster}; allowed: {shortest} to {longest}"
+        yield (
+            key,
+            f"/{size} does not fit in clusterCIDR {cluster}; allowed: {shortest} to {longest}",
+        )
     elif pods.parts < nodes:
         yield (
             key,
@@ -687,19 +770,30 @@ def _places(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         return
     if spec.topology.hosts:
         yield from (
-            (("topology", *where), text) for where, text in topologyfile.node_problems(plan, ranges["nodeCIDR"])
+            (("topology", *where), text)
+            for where, text in topologyfile.node_problems(plan, ranges["nodeCIDR"])
         )
         yield from _cloud(spec, plan)
 
 
 def _cloud(spec: LabSpec, plan: TopologyPlan) -> Iterator[tuple[KeyPath, str]]:
     """Whether a cloud's network finds its subnets: switches with nodes and a router."""
-    if not spec.cni.network.connects_pods or spec.cni.backend not in spec.cni.network.addon.backend_names:
+    if (
+        not spec.cni.network.connects_pods
+        or spec.cni.backend not in spec.cni.network.addon.backend_names
+    ):
         return
     if spec.cni.network.addresses(spec.cni.choice).from_cluster_cidr:
         return
-    with_router = {one.switch for machine in plan.machines if machine.role == "router" for one in machine.interfaces}
-    lonely = [node.name for node in plan.nodes if node.interfaces[0].switch not in with_router - {""}]
+    with_router = {
+        one.switch
+        for machine in plan.machines
+        if machine.role == "router"
+        for one in machine.interfaces
+    }
+    lonely = [
+        node.name for node in plan.nodes if node.interfaces[0].switch not in with_router - {""}
+    ]
     router = plan.find("router")
     if lonely or router is None or router.role != "router":
         text = "needs a router named router, and one on the switch of each node's first interface"
@@ -709,4 +803,7 @@ def _cloud(spec: LabSpec, plan: TopologyPlan) -> Iterator[tuple[KeyPath, str]]:
 def _ports(text: str) -> Iterator[tuple[KeyPath, str]]:
     low, high = (int(part) for part in text.split("-"))
     if not 1 <= low <= high <= 65535:
-        yield ("network", "serviceNodePortRange"), f"{text}: must be LOW-HIGH with 1 <= LOW <= HIGH <= 65535"
+        yield (
+            ("network", "serviceNodePortRange"),
+            f"{text}: must be LOW-HIGH with 1 <= LOW <= HIGH <= 65535",
+        )

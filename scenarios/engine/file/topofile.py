@@ -42,7 +42,8 @@ class TopoFileError(ValueError):
 
 
 def evaluate(source: str, name: str, topo: str) -> dict[str, Any]:
-    """The keys hosts and switches of a lab file, of the Topo in source. name: the file's, for errors.
+    """The keys hosts and switches of a lab file, of the Topo in source. name: the file's, for
+    errors.
 
     Raises TopoFileError.
     """
@@ -51,12 +52,19 @@ def evaluate(source: str, name: str, topo: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "kubewire.scenarios.engine.file.topofile"]
     try:
         done = subprocess.run(
-            command, input=request.encode(), capture_output=True, env=environment, timeout=_SECONDS, check=False
+            command,
+            input=request.encode(),
+            capture_output=True,
+            env=environment,
+            timeout=_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise TopoFileError(f"{name} did not make its Topo within {_SECONDS} s") from None
     if done.returncode == _KILLED:
-        raise TopoFileError(f"{name} was ended: it may use {_CPU_SECONDS} s of processor time and 1 GiB of memory")
+        raise TopoFileError(
+            f"{name} was ended: it may use {_CPU_SECONDS} s of processor time and 1 GiB of memory"
+        )
     try:
         answer = json.loads(done.stdout[:_ANSWER].splitlines()[-1])
     except (ValueError, IndexError):
@@ -78,8 +86,13 @@ def main() -> int:
     os.dup2(2, 1)  # what the file prints is not the answer
     uid, gid = os.getuid(), os.getgid()
     namespaces.unshare(_UNSHARED)
-    # Without a map nobody owns anything, and a tmpfs has to belong to somebody (user_namespaces(7)).
-    for name, content in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+    # Without a map nobody owns anything, and a tmpfs has to belong to somebody
+    # (user_namespaces(7)).
+    for name, content in (
+        ("setgroups", "deny"),
+        ("uid_map", f"0 {uid} 1"),
+        ("gid_map", f"0 {gid} 1"),
+    ):
         Path("/proc/self", name).write_text(content)
     inner = os.fork()  # the first process of the pid namespace
     if inner:
@@ -112,7 +125,9 @@ def _own_root() -> None:
     shown = {Path(folder) for folder in _SYSTEM if Path(folder).is_dir()}
     shown |= {Path(sys.prefix), Path(sys.base_prefix), VISIBLE, IMPORTED_FROM}
     outermost = [
-        folder for folder in shown if not any(folder != other and folder.is_relative_to(other) for other in shown)
+        folder
+        for folder in shown
+        if not any(folder != other and folder.is_relative_to(other) for other in shown)
     ]
     # They are opened before the new root covers them.
     opened = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in outermost}
@@ -133,7 +148,11 @@ def _problem(error: BaseException, name: str) -> str:
     """The error and the line of the file where it came up."""
     if isinstance(error, SyntaxError):
         return f"{name}:{error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == name
+    ]
     where = f"{name}:{lines[-1]}" if lines else name
     from kubewire.topologies.mininet_topo import TopoError
 

@@ -27,11 +27,13 @@ class MininetTopo:
 
 @dataclass(frozen=True)
 class Topology:
-    """The hosts and links of a lab: one of the shapes, or hosts and switches that the file describes.
+    """The hosts and links of a lab: one of the shapes, or hosts and switches that the file
+    describes.
 
-    workers does not count the control-plane node. links: the properties of links that have none of their own.
-    routing: how routers learn routes; static: they are configured, else a BGP daemon runs on each of them. mininet: the
-    hosts and switches are those of a Topo; a lab file that is written out again has these instead.
+    workers does not count the control-plane node. links: the properties of links that have none of
+    their own. routing: how routers learn routes; static: they are configured, else a BGP daemon
+    runs on each of them. mininet: the hosts and switches are those of a Topo; a lab file that is
+    written out again has these instead.
     """
 
     shape: Literal["one-segment", "two-racks"] = "one-segment"
@@ -56,7 +58,9 @@ class Topology:
     def plan(self, nodes: str) -> TopologyPlan:
         """nodes: the range of the nodes. Raises PlanError."""
         static = self.routing == "static"
-        return addressing.planned(self.description(nodes), nodes, self.name, self.links, static=static)
+        return addressing.planned(
+            self.description(nodes), nodes, self.name, self.links, static=static
+        )
 
     @property
     def nodes(self) -> list[str]:
@@ -87,17 +91,26 @@ DEFAULT = Topology()
 
 def of(data: Mapping[str, Any]) -> Topology:
     described = description.parse(data.get("hosts", {}), data.get("switches", {}))
-    own = {"hosts": described.hosts, "switches": described.switches, "links": Link(**data.get("links", {}))}
+    own = {
+        "hosts": described.hosts,
+        "switches": described.switches,
+        "links": Link(**data.get("links", {})),
+    }
     if "mininet" in data:
         own["mininet"] = MininetTopo(**data["mininet"])
     return Topology(**{**data, **own})
 
 
 def read(document: Document) -> Mapping[str, Any]:
-    """The mapping `topology`, with the hosts and switches of a Mininet Topo in place of its name. Raises SpecError."""
+    """The mapping `topology`, with the hosts and switches of a Mininet Topo in place of its name.
+    Raises SpecError."""
     given: Mapping[str, Any] = document.data.get("topology", {})
     for key in ("hosts", "mininet"):
-        clash = [other for other in ("shape", "workers", "hosts", "switches") if key in given and other in given]
+        clash = [
+            other
+            for other in ("shape", "workers", "hosts", "switches")
+            if key in given and other in given
+        ]
         for other in clash:
             if other != key and (key, other) != ("hosts", "switches"):
                 text = f"topology.{key} describes all hosts; leave {other} out"
@@ -136,7 +149,10 @@ def _routing(topology: Topology, nodes: Sequence[Range]) -> Iterator[tuple[KeyPa
     if topology.hosts and not speakers:
         yield ("routing",), f"{routing} runs on routers that have an AS number; give them asn"
     elif topology.name == "one-segment":
-        yield ("routing",), f"{routing} runs on the routers of two racks; set topology.shape: two-racks"
+        yield (
+            ("routing",),
+            f"{routing} runs on the routers of two racks; set topology.shape: two-racks",
+        )
     if any(network.version == 6 for network in nodes):
         yield ("routing",), f"{routing} is set up for IPv4 nodes here; leave it out for IPv6"
 
@@ -149,16 +165,18 @@ def node_problems(plan: TopologyPlan, ranges: Sequence[Range]) -> Iterator[tuple
         where: KeyPath = ("hosts", node.name, "interfaces", first.name)
         for number, address in enumerate(node.addresses[: len(ranges)]):
             if ip_address(address) not in ranges[number]:
-                text = (
-                    f"the first interface of a node has an address of network.nodeCIDR {whole}, and {address} is none"
-                )
-                yield where, text
+                wanted = f"an address of network.nodeCIDR {whole}"
+                yield where, f"the first interface of a node has {wanted}, and {address} is none"
         if len(node.addresses) != len(ranges):
-            yield where, f"needs one address of each range of network.nodeCIDR {whole}, in this order"
+            yield (
+                where,
+                f"needs one address of each range of network.nodeCIDR {whole}, in this order",
+            )
 
 
 def unreachable(topology: Topology, nodes: str) -> Iterator[str]:
-    """Which nodes of a described topology no packet reaches from the control plane, or from which none comes back.
+    """Which nodes of a described topology no packet reaches from the control plane, or from which
+    none comes back.
 
     Routes that routers learn are not known before. nodes: network.nodeCIDR.
     """

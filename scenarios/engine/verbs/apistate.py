@@ -117,7 +117,9 @@ class ResourceState(Look):
             return "not found"
         if self.jsonpath:
             return "= " + (quoted(" ".join(values), 120) if values else "nothing")
-        return f"{len(values)} found: {listed(values)}" if self.count or self.selector else "is there"
+        return (
+            f"{len(values)} found: {listed(values)}" if self.count or self.selector else "is there"
+        )
 
 
 def _readable(obj: KubeObject) -> KubeObject:

@@ -65,7 +65,9 @@ def json_text(value: Any, indent: str = "", used: int = 0) -> str:
         lines = [f"{inner}{json_text(one, inner, len(inner) + 1)}" for one in value]
         return "[\n" + ",\n".join(lines) + f"\n{indent}]"
     heads = {key: f"{inner}{json.dumps(key)}: " for key in value}
-    lines = [f"{heads[key]}{json_text(one, inner, len(heads[key]) + 1)}" for key, one in value.items()]
+    lines = [
+        f"{heads[key]}{json_text(one, inner, len(heads[key]) + 1)}" for key, one in value.items()
+    ]
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 

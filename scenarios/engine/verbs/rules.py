@@ -229,7 +229,9 @@ class Rules(Look):
         Patterns,
         "regular expressions that must each match in a rule of the walk, such as KUBE-SVC-.*",
     ] = ()
-    avoids: Annotated[Patterns, "regular expressions that must not match in a rule of the walk"] = ()
+    avoids: Annotated[
+        Patterns, "regular expressions that must not match in a rule of the walk"
+    ] = ()
     decides: Annotated[
         Pattern,
         "a regular expression that must match in the first verdict of the walk",

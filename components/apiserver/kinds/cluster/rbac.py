@@ -23,7 +23,9 @@ from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 GROUP = "rbac.authorization.k8s.io"
 ROLES: Resource[KubeObject] = Resource(GROUP, "v1", "roles", "Role")
-CLUSTERROLES: Resource[KubeObject] = Resource(GROUP, "v1", "clusterroles", "ClusterRole", namespaced=False)
+CLUSTERROLES: Resource[KubeObject] = Resource(
+    GROUP, "v1", "clusterroles", "ClusterRole", namespaced=False
+)
 ROLEBINDINGS: Resource[KubeObject] = Resource(GROUP, "v1", "rolebindings", "RoleBinding")
 CLUSTERROLEBINDINGS: Resource[KubeObject] = Resource(
     GROUP,

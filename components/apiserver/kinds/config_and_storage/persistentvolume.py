@@ -15,8 +15,12 @@ from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpe
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-PERSISTENTVOLUMES: Resource[KubeObject] = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
-PERSISTENTVOLUMECLAIMS: Resource[KubeObject] = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+PERSISTENTVOLUMES: Resource[KubeObject] = Resource(
+    "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False
+)
+PERSISTENTVOLUMECLAIMS: Resource[KubeObject] = Resource(
+    "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"
+)
 STORAGECLASSES: Resource[KubeObject] = Resource(
     "storage.k8s.io",
     "v1",

@@ -16,7 +16,9 @@ from kubewire.components.apiserver.kinds.workloads import replicaset
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 PODTEMPLATES: Resource[KubeObject] = Resource("", "v1", "podtemplates", "PodTemplate")
-REPLICATIONCONTROLLERS: Resource[KubeObject] = Resource("", "v1", "replicationcontrollers", "ReplicationController")
+REPLICATIONCONTROLLERS: Resource[KubeObject] = Resource(
+    "", "v1", "replicationcontrollers", "ReplicationController"
+)
 
 
 def default(obj: KubeObject) -> None:

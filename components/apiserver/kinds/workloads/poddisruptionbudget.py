@@ -18,7 +18,9 @@ from kubewire.components.apiserver.kinds.strategy import (
 )
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(
+    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
+)
 
 COLUMNS = (
     cells.NAME,

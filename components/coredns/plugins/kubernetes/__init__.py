@@ -130,7 +130,9 @@ class Kubernetes:
             Informer(client, SERVICES, handler=index.service_changed, **options),
         ]
         if settings.endpoints:
-            informers.append(Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **options))
+            informers.append(
+                Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **options)
+            )
         if settings.options.pods == lookup.PODS_VERIFIED:
             informers.append(Informer(client, PODS, handler=index.pod_changed, transform=trim))
         async with client, asyncio.TaskGroup() as tasks:

@@ -147,7 +147,9 @@ def check(call: Call) -> dict[str, Any]:
             ],
         ),
     )
-    if address and not any(info.get("local") == address for link in shown for info in link.get("addr_info", ())):
+    if address and not any(
+        info.get("local") == address for link in shown for info in link.get("addr_info", ())
+    ):
         raise PluginError(f"{call.ifname} has no address {address}", INTERNAL)
     if address and not json.loads(
         run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
@@ -173,7 +175,9 @@ def collect_garbage(call: Call) -> dict[str, Any]:
     return {}
 
 
-_PROGRAMS = {"aws-cni": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage}}
+_PROGRAMS = {
+    "aws-cni": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage}
+}
 
 
 def main(argv: list[str]) -> int:

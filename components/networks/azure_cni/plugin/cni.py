@@ -177,7 +177,9 @@ def check(call: Call) -> dict[str, Any]:
             call.ifname,
         ]
         if not any(
-            info.get("local") == address for link in json.loads(run(show)) for info in link.get("addr_info", ())
+            info.get("local") == address
+            for link in json.loads(run(show))
+            for info in link.get("addr_info", ())
         ):
             raise PluginError(f"{call.ifname} has no address {address}")
         if not json.loads(

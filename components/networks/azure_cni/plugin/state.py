@@ -39,7 +39,10 @@ class Store:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             with open(self._path, encoding="utf-8") as file:
-                self.addresses = {str(key): str(user) for key, user in json.load(file)["IPAM"]["Addresses"].items()}
+                self.addresses = {
+                    str(key): str(user)
+                    for key, user in json.load(file)["IPAM"]["Addresses"].items()
+                }
         except (
             FileNotFoundError,
             ValueError,
@@ -66,7 +69,9 @@ class Store:
         not among them."""
         wanted = list(pool)
         used = {address: user for address, user in self.addresses.items() if user}
-        self.addresses = {address: used.get(address, "") for address in dict.fromkeys([*wanted, *used])}
+        self.addresses = {
+            address: used.get(address, "") for address in dict.fromkeys([*wanted, *used])
+        }
 
     def request(self, container: str) -> str:
         """Assigns an address, or returns the container's present one. Raises NoAddress."""

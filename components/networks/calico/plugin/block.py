@@ -66,7 +66,9 @@ def is_network(cidr: str) -> bool:
         inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address)
     except (OSError, ValueError):
         return False
-    return slash == "/" and length.isascii() and length.isdigit() and int(length[:4]) <= bits(address)
+    return (
+        slash == "/" and length.isascii() and length.isdigit() and int(length[:4]) <= bits(address)
+    )
 
 
 def contains(cidr: str, other: str) -> bool:
@@ -151,7 +153,9 @@ def release(block: Block, handle: str) -> list[str]:
     """Releases all addresses of a handle; they go to the end of the queue."""
     spec = block["spec"]
     first, _ = bounds(spec["cidr"])
-    gone = {index for index, entry in enumerate(spec["attributes"]) if entry.get("handle_id") == handle}
+    gone = {
+        index for index, entry in enumerate(spec["attributes"]) if entry.get("handle_id") == handle
+    }
     freed = [ordinal for ordinal, index in enumerate(spec["allocations"]) if index in gone]
     for ordinal in freed:
         spec["allocations"][ordinal] = None
@@ -166,7 +170,9 @@ def _compact(spec: dict[str, Any]) -> None:
     used = sorted({index for index in spec["allocations"] if index is not None})
     numbers = {index: number for number, index in enumerate(used)}
     spec["attributes"] = [spec["attributes"][index] for index in used]
-    spec["allocations"] = [None if index is None else numbers[index] for index in spec["allocations"]]
+    spec["allocations"] = [
+        None if index is None else numbers[index] for index in spec["allocations"]
+    ]
 
 
 def allocations(block: Block) -> list[tuple[str, str, dict[str, str]]]:

@@ -213,7 +213,9 @@ def connect(call: Call, addresses: list[str]) -> str:
         for path, value in _SYSCTLS[family]:
             with open(f"/proc/sys/net/{path.format(veth)}", "w", encoding="ascii") as file:
                 file.write(value)
-    inside = [f"address add {_host_prefix(address)} dev {call.ifname} nodad" for address in addresses]
+    inside = [
+        f"address add {_host_prefix(address)} dev {call.ifname} nodad" for address in addresses
+    ]
     inside.append(f"link set dev {call.ifname} up")
     for family in sorted(families):
         inside.append(f"route add {_GATEWAYS[family]} dev {call.ifname} scope link")
@@ -225,7 +227,9 @@ def connect(call: Call, addresses: list[str]) -> str:
         ["nsenter", f"--net={call.netns}", "ip", "-batch", "-"],
         "".join(f"{line}\n" for line in inside),
     )
-    routes = [f"route replace {_host_prefix(address)} dev {veth} scope link\n" for address in addresses]
+    routes = [
+        f"route replace {_host_prefix(address)} dev {veth} scope link\n" for address in addresses
+    ]
     run(["ip", "-batch", "-"], "".join(routes))
     shown = run(
         ["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname],
@@ -285,7 +289,11 @@ def check(call: Call) -> dict[str, Any]:
                 call.ifname,
             ],
         )
-        if not any(info.get("local") == address for link in json.loads(shown) for info in link.get("addr_info", ())):
+        if not any(
+            info.get("local") == address
+            for link in json.loads(shown)
+            for info in link.get("addr_info", ())
+        ):
             raise PluginError(f"{call.ifname} has no address {address}")
         show = [
             "ip",

@@ -125,7 +125,10 @@ class Datastore:
             data += _more(connection)
         head, _, rest = data.partition(b"\r\n\r\n")
         first, *fields = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (field.partition(":") for field in fields)
+        }
         if headers.get("transfer-encoding") == "chunked":
             body = _chunked(connection, rest)
         else:

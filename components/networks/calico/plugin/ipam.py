@@ -63,13 +63,22 @@ def usable_pools(
     pools = [
         pool
         for pool in _readable_pools(store)
-        if block.is_ipv6(pool["spec"]["cidr"]) == (version == 6) and not pool["spec"].get("disabled")
+        if block.is_ipv6(pool["spec"]["cidr"]) == (version == 6)
+        and not pool["spec"].get("disabled")
     ]
     if asked:
-        pools = [pool for pool in pools if pool["metadata"]["name"] in asked or pool["spec"]["cidr"] in asked]
+        pools = [
+            pool
+            for pool in pools
+            if pool["metadata"]["name"] in asked or pool["spec"]["cidr"] in asked
+        ]
     else:
-        pools = [pool for pool in pools if matches(pool["spec"].get("nodeSelector") or "all()", labels)]
-    pools = [pool for pool in pools if use in (pool["spec"].get("allowedUses") or ("Workload", "Tunnel"))]
+        pools = [
+            pool for pool in pools if matches(pool["spec"].get("nodeSelector") or "all()", labels)
+        ]
+    pools = [
+        pool for pool in pools if use in (pool["spec"].get("allowedUses") or ("Workload", "Tunnel"))
+    ]
     if not pools:
         raise NoAddress(f"no configured Calico pools for node {node['metadata']['name']}")
     return pools
@@ -100,7 +109,9 @@ def assign(
     )
 
 
-def assign_this(store: Datastore, node: str, address: str, handle: str, attributes: dict[str, str]) -> None:
+def assign_this(
+    store: Datastore, node: str, address: str, handle: str, attributes: dict[str, str]
+) -> None:
     """Assigns a certain address (annotation cni.projectcalico.org/ipAddrs). Raises NoAddress and
     ApiError."""
     pool = next(
@@ -166,7 +177,9 @@ def _own_blocks(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Ite
     """Names of the node's own blocks within the pools."""
     for affinity in store.list(AFFINITIES):
         spec = affinity["spec"]
-        ours = spec["node"] == node and spec.get("deleted") != "true" and spec["state"] == "confirmed"
+        ours = (
+            spec["node"] == node and spec.get("deleted") != "true" and spec["state"] == "confirmed"
+        )
         if ours and any(block.contains(pool["spec"]["cidr"], spec["cidr"]) for pool in pools):
             yield block.object_name(spec["cidr"])
 
@@ -230,21 +243,29 @@ def _ignoring_conflicts(work: Any) -> None:
             raise
 
 
-def _blocks_to_borrow_from(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterator[str]:
+def _blocks_to_borrow_from(
+    store: Datastore, node: str, pools: list[dict[str, Any]]
+) -> Iterator[str]:
     """Other nodes' blocks with free addresses, in the order in which this node would search for
     free blocks."""
-    blocks = [found for found in store.list(BLOCKS) if block.host(found) != node and block.free(found)]
+    blocks = [
+        found for found in store.list(BLOCKS) if block.host(found) != node and block.free(found)
+    ]
     for pool in pools:
         first, count = block.bounds(pool["spec"]["cidr"])
         step = 1 << (block.bits(pool["spec"]["cidr"]) - block_size(pool))
         total = count // step
         start = block.start_of(node, total)
-        inside = [found for found in blocks if block.contains(pool["spec"]["cidr"], found["spec"]["cidr"])]
+        inside = [
+            found for found in blocks if block.contains(pool["spec"]["cidr"], found["spec"]["cidr"])
+        ]
         yield from (
             block.object_name(found["spec"]["cidr"])
             for found in sorted(
                 inside,
-                key=lambda found: ((block.bounds(found["spec"]["cidr"])[0] - first) // step - start) % total,
+                key=lambda found: (
+                    ((block.bounds(found["spec"]["cidr"])[0] - first) // step - start) % total
+                ),
             )
         )
 

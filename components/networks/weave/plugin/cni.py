@@ -155,7 +155,9 @@ def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str
     )
     lines = [f"address add {cidr} dev {call.ifname}", f"link set dev {call.ifname} up"]
     if routes is None and gateway:
-        lines += [f"route add {gateway}/32 dev {call.ifname} scope link"] if cidr.endswith("/32") else []
+        lines += (
+            [f"route add {gateway}/32 dev {call.ifname} scope link"] if cidr.endswith("/32") else []
+        )
         lines.append(f"route add default via {gateway} dev {call.ifname}")
     for route in routes or ():
         via = route.get("gw") or gateway
