@@ -463,8 +463,7 @@ def _load_spec(options: argparse.Namespace) -> LabSpec:
 
 
 def _down(options: argparse.Namespace) -> int:
-    from kubewire.lab.launch import down
-    from kubewire.lab.state import all_labs, find
+    from kubewire.lab.state import all_labs, down, find
 
     labs = list(all_labs()) if options.all else [find(options.name)]
     if options.all and not labs:

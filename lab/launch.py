@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -295,20 +295,6 @@ def _follow(
 
 def _log(state: StateDirectory) -> str:
     return state.read_log("lab.log")
-
-
-def down(state: StateDirectory) -> bool:
-    """End a lab, also one that is coming up, and remove its state directory. Returns whether there
-    was one. Idempotent."""
-    existed = state.path.exists()
-    record = state.settled()
-    if record is not None:
-        if not record.ready:
-            with suppress(OSError):  # on a full disk, the starter cannot report the reason
-                state.condemn(record.token)
-        record.kill()
-    state.release(record.token if record else "")
-    return existed
 
 
 class Interrupted(LabError):

@@ -460,3 +460,17 @@ def running(name: str) -> tuple[StateDirectory, LabRecord]:
     if not record.init_pid:
         raise UsageError(f"lab {name!r} is still coming up; try again in a moment")
     return state, record
+
+
+def down(state: StateDirectory) -> bool:
+    """End a lab, also one that is coming up, and remove its state directory. Returns whether there
+    was one. Idempotent."""
+    existed = state.path.exists()
+    record = state.settled()
+    if record is not None:
+        if not record.ready:
+            with suppress(OSError):  # on a full disk, the starter cannot report the reason
+                state.condemn(record.token)
+        record.kill()
+    state.release(record.token if record else "")
+    return existed

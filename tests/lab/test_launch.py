@@ -20,7 +20,7 @@ import pytest
 from kubewire.components.runtime import wire
 from kubewire.lab import cli, launch
 from kubewire.lab.errors import BringUpFailed, UsageError
-from kubewire.lab.state import HostRecord, LabRecord, find, start_time
+from kubewire.lab.state import HostRecord, LabRecord, down, find, start_time
 from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.lab.kubewire_cli import ROOT, Cli
 from tests.lab.test_kill import Namespaces, assert_gone, until
@@ -110,8 +110,8 @@ def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
         pass
     state = find("demo")
     assert state.claim(LabRecord("demo", 0, 0, 0, {}, starter=ended.pid, starter_start=1, token="x"))
-    assert launch.down(state)
-    assert not launch.down(state)
+    assert down(state)
+    assert not down(state)
     assert list(base.iterdir()) == []
 
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from kubewire.lab import launch
 from kubewire.lab.errors import LabError, UsageError
-from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, all_labs, find, running, start_time
+from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, all_labs, down, find, running, start_time
 
 
 @pytest.fixture
@@ -193,7 +192,7 @@ def test_a_lab_of_a_later_kubewire_is_still_found_and_ended(base: Path, sleeper:
     raw["hosts"][0]["rack"] = raw["colour"] = "new"
     (base / "demo/lab.json").write_text(json.dumps(raw))
     assert find("demo").record() == record
-    assert launch.down(find("demo"))
+    assert down(find("demo"))
     assert sleeper.wait(10) == -signal.SIGKILL
 
 
