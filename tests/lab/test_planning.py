@@ -117,8 +117,8 @@ def test_a_lab_whose_pods_have_the_range_of_its_nodes_is_left_standing(short_pat
         assert done.returncode == 0, done.stderr
         assert "lab default is up and incomplete" in done.stdout
         assert "warning: the lab is incomplete and keeps running: nodes ready, cluster DNS answering" in done.stderr
-        # worker-1 may have reported itself Ready before flannel had the other node's route. Then its DNS fails.
-        reasons = ("1 of 2 nodes Ready, not worker-1", "DNS servers ready", "no answer from 10.96.0.10")
+        # When worker-1 loses the API is a matter of time: before it is Ready, or after that and before DNS is there.
+        reasons = ("not ready in time: ", "no answer from 10.96.0.10")
         assert any(reason in done.stderr for reason in reasons), done.stderr
         route = cli.run("node", "worker-1", "--", "ip", "route", "get", "172.18.0.2", stdin=subprocess.DEVNULL).stdout
         assert "dev flannel.1" in route
