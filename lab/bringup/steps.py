@@ -414,14 +414,19 @@ class Lab:
 
     def _follow_notes(self, step: str, descriptor: int, deadline: float) -> None:
         last = "the API server has not answered yet"
+        unfinished = b""
         while True:
             readable, _, _ = select.select([descriptor], [], [], 1.0)
             if readable:
-                text = os.read(descriptor, 65536).decode()
-                if not text:
+                data = os.read(descriptor, 65536)
+                if not data:
                     return
-                last = text.splitlines()[-1]
-                self._progress.send(note=last)
+                # A pipe keeps no boundaries: a note and the end of its line may come one after the
+                # other.
+                *lines, unfinished = (unfinished + data).split(b"\n")
+                if lines:
+                    last = lines[-1].decode()
+                    self._progress.send(note=last)
             elif dead := self.dead_component():
                 raise dead
             if time.monotonic() > deadline:
