@@ -9,7 +9,7 @@ the segments. Inside it routers come first, so that a gateway has the lowest add
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kubewire.topologies import routes
@@ -31,7 +31,7 @@ class _Segment:
 def planned(
     description: Description,
     nodes: str,
-    name: str = "free",
+    shape: str = "free",
     link: Link = PLAIN,
     *,
     static: bool = True,
@@ -42,66 +42,67 @@ def planned(
     without it, routers learn their routes, and only the description's own are written down. Raises
     PlanError if an address range is too small.
     """
-    segments = _segments(description)
+    joined = _Joined()
+    open_links = [
+        joined.join(name, other) for name, switch in description.switches for other in switch.to
+    ]
+    segments = _segments(description, joined)
     whole = _addressed(description, segments, ranges(nodes))
-    machines = _machines(whole, link)
+    ports: set[str] = set()
+    machines = _machines(whole, link, ports)
     adjacent = {
         member: number for number, segment in enumerate(segments) for member in segment.members
     }
     found = []
     for machine, (_, host) in zip(machines, whole.hosts, strict=True):
         own = host.routes
-        if own is None:
-            own = (
-                routes.computed(machine, machines, adjacent)
-                if static or machine.role != "router"
-                else ()
-            )
-        found.append(replace(machine, routes=own))
+        if own is None and (static or machine.role != "router"):
+            own = routes.computed(machine, machines, adjacent)
+        found.append(replace(machine, routes=own or ()))
     trunks = tuple(
-        Trunk(one, other, of.link.over(link)) for one, of in whole.switches for other in of.to
+        Trunk(
+            name,
+            other,
+            (_port(f"{other}@{name}", ports), _port(f"{name}@{other}", ports)),
+            switch.over(link),
+        )
+        for name, switch in whole.switches
+        for other in switch.to
     )
-    return TopologyPlan(
-        name, tuple(found), tuple(one for one, _ in whole.switches), trunks, _has_loop(trunks)
-    )
+    switches = tuple(switch for switch, _ in whole.switches)
+    return TopologyPlan(shape, tuple(found), switches, trunks, spanning_tree=not all(open_links))
 
 
-def _segments(description: Description) -> list[_Segment]:
-    """In the order in which hosts mention them."""
-    roots = {name: name for name, _ in description.switches}
+class _Joined:
+    """Switches that are joined to each other: a disjoint-set forest."""
 
-    def root(switch: str) -> str:
-        while roots[switch] != switch:
-            switch = roots[switch]
+    def __init__(self) -> None:
+        self._above: dict[str, str] = {}
+
+    def root(self, switch: str) -> str:
+        """The same one for all switches that are joined."""
+        while (above := self._above.setdefault(switch, switch)) != switch:
+            switch = above
         return switch
 
-    for name, switch in description.switches:
-        for other in switch.to:
-            roots[root(name)] = root(other)
+    def join(self, one: str, other: str) -> bool:
+        """Returns False if they are joined already, so that the new link closes a loop."""
+        first = self.root(one)
+        second = self.root(other)
+        self._above[first] = second
+        return first != second
+
+
+def _segments(description: Description, joined: _Joined) -> list[_Segment]:
+    """In the order in which hosts mention them."""
     found: dict[str, _Segment] = {}
     for host, of in description.hosts:
         for interface, port in of.interfaces:
             # Both ends of a cable find the same segment.
             ends = min(port.to, f"{host}:{interface}")
-            key = ends if ":" in port.to else root(port.to)
+            key = ends if ":" in port.to else joined.root(port.to)
             found.setdefault(key, _Segment()).members.append((host, interface))
     return list(found.values())
-
-
-def _has_loop(trunks: Sequence[Trunk]) -> bool:
-    """Whether a frame can come back to a switch: a forest has fewer edges than vertices."""
-    roots: dict[str, str] = {}
-
-    def root(switch: str) -> str:
-        while roots.setdefault(switch, switch) != switch:
-            switch = roots[switch]
-        return switch
-
-    for trunk in trunks:
-        if root(trunk.first) == root(trunk.second):
-            return True
-        roots[root(trunk.first)] = root(trunk.second)
-    return False
 
 
 def _addressed(
@@ -163,18 +164,16 @@ def _free(subnet: Range, taken: set[str], who: str) -> str:
     raise PlanError(f"{subnet} has no address left for {who}; take a shorter prefix")
 
 
-def _machines(whole: Description, link: Link) -> list[Machine]:
-    """Without routes."""
+def _machines(whole: Description, link: Link, ports: set[str]) -> list[Machine]:
+    """Without routes. The names of the switches' ports are added to ports."""
     hosts = dict(whole.hosts)
-    ports: set[str] = set()
 
     def interface(host: str, name: str, port: Port) -> Interface:
         if ":" not in port.to:
-            own = _unique(f"{_short(host)}@{port.to}", ports)
-            ports.add(own)
-            return Interface(name, port.addresses, port.to, own, link=port.link.over(link))
+            own = _port(f"{_short(host)}@{port.to}", ports)
+            return Interface(name, port.addresses, port.to, own, link=port.over(link))
         peer, _, other = port.to.partition(":")
-        both = port.link.over(dict(hosts[peer].interfaces)[other].link)
+        both = port.over(dict(hosts[peer].interfaces)[other])
         return Interface(name, port.addresses, peer=port.to, link=both.over(link))
 
     return [
@@ -193,11 +192,13 @@ def _short(host: str) -> str:
     return host.replace("control-plane", "cp").replace("worker-", "w")
 
 
-def _unique(name: str, taken: Collection[str]) -> str:
-    """A device name that is at most 15 bytes long (IFNAMSIZ), and not one of taken."""
+def _port(name: str, taken: set[str]) -> str:
+    """A name for a switch's port that is at most 15 bytes long (IFNAMSIZ) and not taken; it is
+    taken then."""
     found = name[:_DEVICE]
     number = 1
     while found in taken:
         number += 1
         found = f"{name[: _DEVICE - 1 - len(str(number))]}~{number}"
+    taken.add(found)
     return found

@@ -1,17 +1,16 @@
 """A topology as a user describes it: hosts, their interfaces, and switches.
 
 It has the form of the key `topology` of a lab file. Addresses and routes may be left out;
-planning.py then chooses them. Everything here is data, and problems() says what cannot be built.
+addressing.py then chooses them. Everything here is data, and problems() says what cannot be built.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 #: Where a problem is: the keys that lead to it, from the topology down.
@@ -24,7 +23,7 @@ _DEVICE = 15
 _LABEL = 63
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Link:
     """The properties of a link. Both directions have them.
 
@@ -40,16 +39,12 @@ class Link:
 
     def over(self, other: Link) -> Link:
         """These properties, and those of other where there are none."""
-        return Link(
-            other.bandwidth if self.bandwidth is None else self.bandwidth,
-            self.delay or other.delay,
-            other.loss if self.loss is None else self.loss,
-            other.mtu if self.mtu is None else self.mtu,
-        )
+        return Link(**(other.given() | self.given()))
 
     def given(self) -> dict[str, Any]:
         """The properties that are set, by name."""
-        return {name: value for name, value in vars(self).items() if value not in (None, "")}
+        properties = {item.name: getattr(self, item.name) for item in fields(Link)}
+        return {name: value for name, value in properties.items() if value not in (None, "")}
 
 
 #: A link as the machine has it.
@@ -57,37 +52,21 @@ PLAIN = Link()
 
 
 @dataclass(frozen=True)
-class Port:
-    """An interface of a host. to: a switch, or HOST:INTERFACE for a cable to another host.
+class Port(Link):
+    """An interface of a host, with the properties of its link.
 
-    addresses: with prefix lengths. The other fields are those of Link.
+    to: a switch, or HOST:INTERFACE for a cable to another host. addresses: with prefix lengths.
     """
 
     to: str = ""
     addresses: tuple[str, ...] = ()
-    bandwidth: float | None = None
-    delay: str = ""
-    loss: float | None = None
-    mtu: int | None = None
-
-    @property
-    def link(self) -> Link:
-        return Link(self.bandwidth, self.delay, self.loss, self.mtu)
 
 
 @dataclass(frozen=True)
-class Switch:
+class Switch(Link):
     """A learning Ethernet switch. to: other switches, with a link of these properties to each."""
 
     to: tuple[str, ...] = ()
-    bandwidth: float | None = None
-    delay: str = ""
-    loss: float | None = None
-    mtu: int | None = None
-
-    @property
-    def link(self) -> Link:
-        return Link(self.bandwidth, self.delay, self.loss, self.mtu)
 
 
 @dataclass(frozen=True)
@@ -114,7 +93,7 @@ class Description:
     """hosts and switches by name, in the order in which they get addresses."""
 
     hosts: tuple[tuple[str, Host], ...] = ()
-    switches: tuple[tuple[str, Switch], ...] = field(default=())
+    switches: tuple[tuple[str, Switch], ...] = ()
 
     def ordered(self) -> Description:
         """With the control plane first, then the other nodes, then the rest."""
@@ -168,12 +147,12 @@ def _host_dict(host: Host) -> dict[str, Any]:
 
 def _port_dict(port: Port) -> dict[str, Any]:
     addresses = {"addresses": list(port.addresses)} if port.addresses else {}
-    return {"to": port.to, **addresses, **port.link.given()}
+    return {"to": port.to, **addresses, **port.given()}
 
 
 def _switch_dict(switch: Switch) -> dict[str, Any]:
     to = {"to": list(switch.to)} if switch.to else {}
-    return {**to, **switch.link.given()}
+    return {**to, **switch.given()}
 
 
 def problems(description: Description) -> Iterator[tuple[Where, str]]:
@@ -337,12 +316,11 @@ def _networks(addresses: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddres
 def _twice(description: Description) -> Iterator[tuple[Where, str]]:
     owners: dict[str, str] = {}
     for name, host in description.hosts:
-        for (interface, port), number in itertools.chain.from_iterable(
-            ((item, number) for number in range(len(item[1].addresses))) for item in host.interfaces
-        ):
-            address = port.addresses[number].partition("/")[0]
+        for interface, port in host.interfaces:
             own = f"{name}:{interface}"
-            first = owners.setdefault(address, own)
-            if first != own:
-                where: Where = ("hosts", name, "interfaces", interface, "addresses", number)
-                yield where, f"{address} is {first}'s already"
+            for number, address in enumerate(port.addresses):
+                bare = address.partition("/")[0]
+                first = owners.setdefault(bare, own)
+                if first != own:
+                    where: Where = ("hosts", name, "interfaces", interface, "addresses", number)
+                    yield where, f"{bare} is {first}'s already"

@@ -23,7 +23,7 @@ from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
 from kubewire.topologies.description import Link
-from kubewire.topologies.plan import PRIVATE_DIRECTORIES, Machine, TopologyPlan, Trunk
+from kubewire.topologies.plan import PRIVATE_DIRECTORIES, Machine, TopologyPlan
 
 _FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 #: Routers distribute flows over equal routes by addresses and ports, as fabrics do.
@@ -288,11 +288,8 @@ class PlanTopo(Topo):  # type: ignore[misc]
                     )
         for hosts, ends, link in _cables(plan):
             self.addLink(*hosts, intfName1=ends[0], intfName2=ends[1], **_options(link))
-        for number, trunk in enumerate(plan.trunks):
-            ports = {
-                "intfName1": _trunk_port(trunk, number, 0),
-                "intfName2": _trunk_port(trunk, number, 1),
-            }
+        for trunk in plan.trunks:
+            ports = {"intfName1": trunk.ports[0], "intfName2": trunk.ports[1]}
             self.addLink(trunk.first, trunk.second, **ports, **_options(trunk.link))
 
 
@@ -303,12 +300,6 @@ def _cables(plan: TopologyPlan) -> Iterator[tuple[tuple[str, str], tuple[str, st
             other, _, theirs = interface.peer.partition(":")
             if interface.peer and (machine.name, interface.name) < (other, theirs):
                 yield (machine.name, other), (interface.name, theirs), interface.link
-
-
-def _trunk_port(trunk: Trunk, number: int, end: int) -> str:
-    """The name of a switch's port that leads to another switch, at most 15 bytes."""
-    one, other = (trunk.first, trunk.second) if end == 0 else (trunk.second, trunk.first)
-    return f"{other[:5]}.{number}@{one}"[:15] if end else f"{other[:5]}_{number}@{one}"[:15]
 
 
 def _options(link: Link) -> dict[str, Any]:

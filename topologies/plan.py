@@ -95,10 +95,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Trunk:
-    """A link between two switches."""
+    """A link between two switches. ports: the names of its ports at the first and the second."""
 
     first: str
     second: str
+    ports: tuple[str, str]
     link: Link = PLAIN
 
 

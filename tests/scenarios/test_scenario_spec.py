@@ -23,7 +23,7 @@ def test_defaults_are_those_of_the_address_table():
         "10.244.0.0/16",
         "10.96.0.0/12",
     )
-    assert spec.topology == Topology("one-segment", 3, Link(None))
+    assert spec.topology == Topology("one-segment", 3, Link(bandwidth=None))
 
 
 DUAL = {

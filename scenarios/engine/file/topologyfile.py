@@ -72,10 +72,10 @@ class Topology:
     @property
     def requires(self) -> tuple[str, ...]:
         """What the links need of the kernel beyond what every lab does, by doctor's names."""
-        own = [port.link for _, host in self.hosts for _, port in host.interfaces]
-        own += [self.links, *(switch.link for _, switch in self.switches)]
-        netem = ("netem",) if any(link.delay or link.loss for link in own) else ()
-        return netem + (("tbf",) if any(link.bandwidth is not None for link in own) else ())
+        links: list[Link] = [self.links, *(switch for _, switch in self.switches)]
+        links += [port for _, host in self.hosts for _, port in host.interfaces]
+        netem = ("netem",) if any(link.delay or link.loss for link in links) else ()
+        return netem + (("tbf",) if any(link.bandwidth is not None for link in links) else ())
 
     def as_dict(self) -> dict[str, Any]:
         """The mapping of a lab file."""
@@ -85,6 +85,11 @@ class Topology:
         return {**common, **description.as_dict(Description(self.hosts, self.switches))}
 
 
+#: A key that describes all hosts -> the keys that then have no meaning.
+_INSTEAD_OF = {
+    "hosts": ("shape", "workers"),
+    "mininet": ("shape", "workers", "hosts", "switches"),
+}
 #: A lab's topology if its file says nothing.
 DEFAULT = Topology()
 
@@ -105,14 +110,9 @@ def read(document: Document) -> Mapping[str, Any]:
     """The mapping `topology`, with the hosts and switches of a Mininet Topo in place of its name.
     Raises SpecError."""
     given: Mapping[str, Any] = document.data.get("topology", {})
-    for key in ("hosts", "mininet"):
-        clash = [
-            other
-            for other in ("shape", "workers", "hosts", "switches")
-            if key in given and other in given
-        ]
-        for other in clash:
-            if other != key and (key, other) != ("hosts", "switches"):
+    for key, others in _INSTEAD_OF.items():
+        for other in others:
+            if key in given and other in given:
                 text = f"topology.{key} describes all hosts; leave {other} out"
                 raise SpecError([document.problem(("topology", other), text)])
     if "mininet" not in given:
