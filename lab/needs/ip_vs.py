@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kubewire.components.kube_proxy import modes
-from kubewire.lab.errors import UsageError
-from kubewire.lab.needs.doctor import missing_feature
 from kubewire.scenarios.engine.file.spec import LabSpec
 
 _TABLE = Path("/proc/net/ip_vs")
@@ -24,16 +22,11 @@ def ensure(
     spec: LabSpec,
     table: Path = _TABLE,
     load: Callable[[], None] = _modprobe,
-    missing: Callable[[str], str] = missing_feature,
 ) -> None:
-    """For a lab in mode ipvs, load the module, as root, if it is not loaded. Raises UsageError if
-    the kernel lacks it."""
+    """For a lab in mode ipvs, load the module, as root, if it is not loaded. kernel_needs has
+    checked that the kernel can."""
     mode = modes.find(spec.kubeProxy.mode)
     if mode is None or "ip_vs" not in mode.modules:
         return
-    if reasons := [reason for reason in map(missing, spec.kubeProxy.requires) if reason]:
-        raise UsageError(
-            f"kubeProxy.mode: {mode.name} cannot be used here: {', '.join(reasons)}; see kubewire doctor",
-        )
     if not table.exists() and os.geteuid() == 0:
         load()

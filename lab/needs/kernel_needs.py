@@ -1,5 +1,5 @@
 """Checks kernel features that only some lab files need and not every kernel has: IPv6 (absent with
-the boot parameter ipv6.disable=1), IP-in-IP, ESP."""
+the boot parameter ipv6.disable=1), IP-in-IP, ESP, IPVS."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def ensure(spec: LabSpec, missing: Callable[[str], str] = missing_feature) -> No
         ("topology", "the properties of its links", spec.topology.requires),
         ("network.ipFamily", spec.network.ipFamily, spec.network.requires),
         ("cni.backend", spec.cni.backend, spec.cni.requires),
+        ("kubeProxy.mode", spec.kubeProxy.mode, spec.kubeProxy.requires),
     ):
         if reasons := [reason for reason in map(missing, features) if reason]:
             raise UsageError(
