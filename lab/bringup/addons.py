@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
 from kubewire.components.kubeapi.resources import (
     ENDPOINTSLICES,
@@ -22,7 +20,9 @@ from kubewire.components.kubeapi.resources import (
     Resource,
 )
 from kubewire.lab.bringup.components import ClusterAddresses
+from kubewire.lab.bringup.manifests import resource_of
 from kubewire.lab.bringup.networks import installation_of
+from kubewire.lab.bringup.rollout import is_true
 from kubewire.scenarios.engine.file.spec import LabSpec
 
 Note = Callable[[str], None]
@@ -85,15 +85,7 @@ async def _install_dns(client: Client, spec: LabSpec) -> None:
 async def apply(client: Client, obj: KubeObject) -> None:
     """Create an object of a kind whose resource name is found by discovery; one that exists is left
     alone."""
-    group, _, version = obj["apiVersion"].rpartition("/")
-    prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
-    listed = orjson.loads(await client.request("GET", prefix))
-    entry = next(
-        r for r in listed["resources"] if r["kind"] == obj["kind"] and "/" not in r["name"]
-    )
-    resource: Resource[KubeObject] = Resource(
-        group, version, entry["name"], obj["kind"], entry["namespaced"]
-    )
+    resource = await resource_of(client, obj)
     try:
         await client.create(resource, obj)
     except ApiError as error:
@@ -136,15 +128,10 @@ async def _until(
 
 
 def _nodes_ready(items: list[KubeObject], wanted: int, note: Note) -> bool:
-    lacking = sorted(item["metadata"]["name"] for item in items if not _is_ready(item))
+    lacking = sorted(item["metadata"]["name"] for item in items if not is_true(item, "Ready"))
     ready = len(items) - len(lacking)
     note(f"{ready} of {wanted} nodes Ready" + (f", not {', '.join(lacking)}" if lacking else ""))
     return ready >= wanted
-
-
-def _is_ready(node: KubeObject) -> bool:
-    conditions = node.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _dns_ready(items: list[KubeObject], note: Note) -> bool:

@@ -73,7 +73,7 @@ async def _apply(client: Client, where: str, obj: KubeObject) -> tuple[Resource[
     """Create or change an object, as `kubectl apply --server-side` does. Waits until a
     CustomResourceDefinition is established, because later objects may need it."""
     try:
-        resource = await _resource(client, obj)
+        resource = await resource_of(client, obj)
         namespace = obj["metadata"].get("namespace", "default") if resource.namespaced else None
         name = obj["metadata"]["name"]
         # The content type is YAML, and every JSON document is also a YAML document.
@@ -93,12 +93,12 @@ async def _apply(client: Client, where: str, obj: KubeObject) -> tuple[Resource[
             client,
             resource,
             done,
-            lambda item: "" if _is(item, "Established") else "not established",
+            lambda item: "" if rollout.is_true(item, "Established") else "not established",
         )
     return resource, done
 
 
-async def _resource(client: Client, obj: KubeObject) -> Resource[Any]:
+async def resource_of(client: Client, obj: KubeObject) -> Resource[Any]:
     """The resource of an object's kind, from the API's discovery. Raises LookupError, which names
     the known kinds."""
     group, _, version = obj["apiVersion"].rpartition("/")
@@ -166,11 +166,6 @@ async def _until(
         if not lacks(await client.get(resource, metadata["name"], metadata.get("namespace"))):
             return
         await asyncio.sleep(_POLL)
-
-
-def _is(item: KubeObject, condition: str) -> bool:
-    conditions = item.get("status", {}).get("conditions") or ()
-    return any(one["type"] == condition and one["status"] == "True" for one in conditions)
 
 
 async def _pods(client: Client, item: KubeObject) -> list[Any]:

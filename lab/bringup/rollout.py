@@ -90,12 +90,7 @@ def _counted(ready: int, wanted: int, updated: int, to_update: int) -> str:
 def _pod_lacks(item: KubeObject) -> str:
     """A pod that has done its work is ready, too."""
     phase = item.get("status", {}).get("phase", "Pending")
-    ready = _condition(item, "Ready")
-    return (
-        ""
-        if phase == "Succeeded" or (ready and ready["status"] == "True")
-        else f"not ready, phase {phase}"
-    )
+    return "" if phase == "Succeeded" or is_true(item, "Ready") else f"not ready, phase {phase}"
 
 
 _LACKS: Mapping[str, Callable[[KubeObject], str]] = {
@@ -109,6 +104,12 @@ _LACKS: Mapping[str, Callable[[KubeObject], str]] = {
 def _is_unseen(item: KubeObject) -> bool:
     generation: int = item["metadata"].get("generation", 0)
     return bool(item.get("status", {}).get("observedGeneration", 0) < generation)
+
+
+def is_true(item: KubeObject, condition: str) -> bool:
+    """Whether the object has this condition and its status is "True"."""
+    found = _condition(item, condition)
+    return found is not None and found["status"] == "True"
 
 
 def _condition(item: KubeObject, name: str) -> KubeObject | None:
