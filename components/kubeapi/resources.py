@@ -66,6 +66,29 @@ STATEFULSETS: Resource[types.StatefulSet] = Resource("apps", "v1", "statefulsets
 CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision"
 )
+REPLICATIONCONTROLLERS: Resource[types.ReplicationController] = Resource(
+    "", "v1", "replicationcontrollers", "ReplicationController"
+)
+PERSISTENTVOLUMES: Resource[types.PersistentVolume] = Resource(
+    "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False
+)
+PERSISTENTVOLUMECLAIMS: Resource[types.PersistentVolumeClaim] = Resource(
+    "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"
+)
+STORAGECLASSES: Resource[types.StorageClass] = Resource(
+    "storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False
+)
+HORIZONTALPODAUTOSCALERS: Resource[types.HorizontalPodAutoscaler] = Resource(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
+)
+CRONJOBS: Resource[types.CronJob] = Resource("batch", "v1", "cronjobs", "CronJob")
+CERTIFICATESIGNINGREQUESTS: Resource[types.CertificateSigningRequest] = Resource(
+    "certificates.k8s.io",
+    "v1",
+    "certificatesigningrequests",
+    "CertificateSigningRequest",
+    namespaced=False,
+)
 JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
 NETWORKPOLICIES: Resource[KubeObject] = Resource(
     "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"

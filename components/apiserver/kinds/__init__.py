@@ -17,9 +17,8 @@ from kubewire.components.apiserver.kinds.cluster import (
     serviceaccount,
     webhooks,
 )
-from kubewire.components.apiserver.kinds.config_and_storage import (
+from kubewire.components.apiserver.kinds.config import (
     configmap,
-    persistentvolume,
     secret,
 )
 from kubewire.components.apiserver.kinds.pods import pod, podtemplate
@@ -32,6 +31,11 @@ from kubewire.components.apiserver.kinds.services import (
     servicecidr,
 )
 from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.kinds.storage import (
+    persistentvolume,
+    persistentvolumeclaim,
+    storageclass,
+)
 from kubewire.components.apiserver.kinds.strategy import without_nulls
 from kubewire.components.apiserver.kinds.workloads import (
     controllerrevision,
@@ -71,8 +75,8 @@ KINDS: tuple[KindSpec, ...] = tuple(
         event.KIND,
         quotas.LIMITRANGE_KIND,
         quotas.RESOURCEQUOTA_KIND,
-        persistentvolume.VOLUME_KIND,
-        persistentvolume.CLAIM_KIND,
+        persistentvolume.KIND,
+        persistentvolumeclaim.KIND,
         podtemplate.KIND,
         podtemplate.CONTROLLER_KIND,
         deployment.KIND,
@@ -94,7 +98,7 @@ KINDS: tuple[KindSpec, ...] = tuple(
         rbac.CLUSTERROLE_KIND,
         rbac.ROLEBINDING_KIND,
         rbac.CLUSTERROLEBINDING_KIND,
-        persistentvolume.CLASS_KIND,
+        storageclass.KIND,
         webhooks.MUTATING_KIND,
         webhooks.VALIDATING_KIND,
         customresourcedefinition.KIND,

@@ -10,7 +10,8 @@ The controllers here are those without which a default cluster does not work. Th
 upstream's: NamespaceLifecycle refuses objects in a namespace that is being deleted, which could
 otherwise never become empty. ServiceAccount gives each pod an account and a token to talk to the
 API server. Priority resolves priorityClassName to a number. DefaultTolerationSeconds keeps pods
-for five minutes on a node that fails. The allocation of ClusterIPs and node ports, which upstream
+for five minutes on a node that fails. Claims and volumes get their class and their protection
+(storageadmission.py). The allocation of ClusterIPs and node ports, which upstream
 has in the Service's registry, happens here too.
 
 An allocation must not outlive a write that fails. create() and update() therefore return a context
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.registry import storageadmission
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.metadata import random_suffix
 from kubewire.components.apiserver.store import Event, Key, Store
@@ -60,6 +62,8 @@ class Admission:
         self._steps: dict[str, Callable[[KubeObject], None]] = {
             "pods": self._admit_pod,
             "namespaces": _admit_namespace,
+            "persistentvolumes": storageadmission.protect_volume,
+            "persistentvolumeclaims": lambda claim: storageadmission.admit_claim(store, claim),
         }
         if allocator is not None:
             allocator.rebuild([stored.copy() for stored in store.items("services")])
@@ -112,6 +116,8 @@ class Admission:
     ) -> AbstractContextManager[None]:
         """Admits new in place; when the context ends with an exception, allocations are undone."""
         changed = new.get("spec") != old.get("spec")
+        if served.storage == "persistentvolumeclaims" and changed:
+            storageadmission.check_growth(self._store, new, old)
         if served.storage == "services" and self._allocator is not None and changed:
             return self._allocated(self._allocator, new, old, dry_run)
         return nullcontext()
