@@ -90,7 +90,7 @@ class KubeProxy:
     """mode "none": no kube-proxy runs. configuration: other fields of KubeProxyConfiguration, as a
     file has them."""
 
-    mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
+    mode: str = modes.MODES[0].name
     configuration: JsonObject = EMPTY
 
     @classmethod
