@@ -24,7 +24,13 @@ class ChannelsClosed(Exception):
 
 
 class Channels(Protocol):
-    """A connection with the channels stdin, stdout, stderr, error and resize."""
+    """A connection with the channels stdin, stdout, stderr, error and resize.
+
+    structured: the client reads the final status as JSON, and not as the text of a failure.
+    """
+
+    @property
+    def structured(self) -> bool: ...
 
     async def receive(self) -> tuple[str, bytes | None]:
         """The next message of stdin or resize; None instead of data means the end of that channel.
@@ -73,9 +79,17 @@ def internal_error(message: str) -> dict[str, Any]:
 
 async def report(channels: Channels, status: dict[str, Any]) -> None:
     """Sends the final Status and closes the connection."""
+    said = final_message(status, structured=channels.structured)
     with suppress(ChannelsClosed):
-        await channels.send("error", json.dumps(status).encode())
+        if said:
+            await channels.send("error", said)
         await channels.finish()
+
+
+def final_message(status: dict[str, Any], *, structured: bool) -> bytes:
+    """What the error channel says at the end; before v4, nothing of a success."""
+    text: str = json.dumps(status) if structured else status.get("message", "")
+    return text.encode()
 
 
 async def report_failure(channels: Channels, error: TargetError) -> None:

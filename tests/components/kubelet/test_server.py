@@ -8,6 +8,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+import kubernetes.client
+import kubernetes.config
+import kubernetes.stream
 
 from kubewire.components.kubelet.images.catalogue import Image, Program
 from kubewire.components.kubelet.pod.container_target import RuntimeTarget
@@ -115,6 +118,33 @@ async def test_logs_exec_and_their_exit_codes(node: Node) -> None:
     assert pod["status"]["podIP"] in (await kubectl(node, "get", "pods", "-o", "wide"))[1]
     code, said = await kubectl(node, "exec", "chatty", "-c", "none", "--", "true")
     assert code != 0 and "none" in said
+
+
+@on_node
+async def test_the_python_client_forwards_ports_and_runs_commands(node: Node) -> None:
+    await node.ready_node()
+    serve = "mkdir /www; echo from the pod >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
+    await node.running(simple_pod("served", {"name": "app", "command": ["sh", "-c", serve]}))
+
+    def talk() -> tuple[bytes, str | None, str]:
+        core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(node.api.kubeconfig)))
+        connect = core.connect_get_namespaced_pod_portforward
+        forward = kubernetes.stream.portforward(connect, "served", "default", ports="8080,9")
+        socket = forward.socket(8080)
+        socket.settimeout(10)
+        socket.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
+        answer = b""
+        while chunk := socket.recv(4096):
+            answer += chunk
+        said = kubernetes.stream.stream(
+            core.connect_get_namespaced_pod_exec, "served", "default", command=["echo", "hi"], stdout=True, stderr=True
+        )
+        return answer, forward.error(9), said
+
+    answer, error, said = await asyncio.wait_for(asyncio.to_thread(talk), 30)
+    assert answer.endswith(b"from the pod\n")
+    assert error is not None and error.startswith("error forwarding port 9 to pod served")
+    assert said == "hi\n"
 
 
 @on_node
