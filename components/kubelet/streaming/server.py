@@ -144,11 +144,13 @@ async def _open(target: ContainerTarget, request: StreamRequest) -> ExecSession:
     )
 
 
-async def _carry(opened: ExecSession | TargetError, channels: Channels) -> None:
+async def _carry(
+    opened: ExecSession | TargetError, channels: Channels, asked: StreamRequest
+) -> None:
     if isinstance(opened, TargetError):
         await remotecommand.report_failure(channels, opened)
     else:
-        await remotecommand.run(opened, channels)
+        await remotecommand.run(opened, channels, tty=asked.tty)
 
 
 async def _opened(target: ContainerTarget, request: StreamRequest) -> ExecSession | TargetError:
@@ -186,7 +188,7 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
         # An empty message tells the client that the streams are connected.
         first = "stdout" if asked.stdout else "stderr" if asked.stderr else "error"
         await channels.send(first, b"")
-    await _carry(opened, channels)
+    await _carry(opened, channels, asked)
     return socket
 
 
@@ -276,7 +278,7 @@ async def _remotecommand(
     channels = SpdyChannels(connection, version)
     try:
         await channels.accept(asked.streams())
-        await _carry(opened, channels)
+        await _carry(opened, channels, asked)
     except ChannelsClosed:
         if not isinstance(opened, TargetError):
             await opened.close()

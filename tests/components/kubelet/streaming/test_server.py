@@ -268,6 +268,25 @@ def test_a_terminals_size_reaches_the_session() -> None:
     run(body)
 
 
+def test_a_quick_command_ends_after_its_client_has_said_the_terminals_size() -> None:
+    """kubectl logs an error on the terminal if the connection is closed before."""
+
+    async def body(target: LocalTarget, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/exec/default/a/b?command=true&output=1&tty=1"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket,
+        ):
+            assert await socket.receive_bytes() == b"\x01"
+            await asyncio.to_thread(target.sessions[0]._process.wait)
+            await socket.send_bytes(b"\x04" + json.dumps({"Width": 132, "Height": 43}).encode())
+            assert (await socket.receive_bytes())[:1] == b"\x03"
+        await asyncio.wait_for(target.sessions[0].closed.wait(), 10)
+        assert target.sessions[0].sizes == [(43, 132)]
+
+    run(body)
+
+
 async def echo_server() -> asyncio.Server:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"pod says " + await reader.read())
