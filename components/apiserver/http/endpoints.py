@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http import patching, subresources, watching
+from kubewire.components.apiserver.http import eviction, patching, subresources, watching
 from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
@@ -348,13 +348,13 @@ class Endpoints:
                     options,
                 )
             case "pods", "eviction":
-                result = subresources.evict(
+                result = eviction.evict(
                     self.registry,
                     served,
                     info.namespace,
                     info.name,
                     body,
-                    options.dry_run,
+                    options,
                 )
             case "serviceaccounts", "token":
                 result = subresources.issue_token(
