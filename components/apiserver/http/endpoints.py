@@ -42,6 +42,7 @@ from kubewire.components.apiserver.registry.registry import (
     check_field_selector,
 )
 from kubewire.components.apiserver.store import RevisionExpired, Stored
+from kubewire.components.apiserver.users import User
 from kubewire.components.kubeapi.client import APPLY_PATCH
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
@@ -66,7 +67,7 @@ class Call:
     served: Served
     query: Mapping[str, str]
     body: bytes
-    user: str
+    user: User
 
     @property
     def content_type(self) -> str:

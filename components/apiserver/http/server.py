@@ -37,12 +37,7 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from kubewire.components.apiserver import bodies, status
 from kubewire.components.apiserver.crd import customresources
 from kubewire.components.apiserver.http import discovery, ephemeral, patching, requestinfo
-from kubewire.components.apiserver.http.authentication import (
-    ANONYMOUS,
-    ANONYMOUS_PATHS,
-    Authenticator,
-    User,
-)
+from kubewire.components.apiserver.http.authentication import Authenticator
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Call, Endpoints, warning_header
@@ -58,9 +53,12 @@ from kubewire.components.apiserver.http.upgrade import Connection
 from kubewire.components.apiserver.owner import OwnerThread
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.store import Key, RevisionMismatch
+from kubewire.components.apiserver.users import ANONYMOUS, User
 from kubewire.components.base.connections import refused_version
 
 log = logging.getLogger(__name__)
+
+ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 
 #: The most bytes of a request line or a header; Go's net/http allows a megabyte for all of them.
 _MAX_LINE = 64 * 1024
@@ -220,7 +218,7 @@ class ApiServer:
             pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
             return await self.connector.serve(request, info, pairs)
         body = await request.read() if request.method in _HAS_BODY else b""
-        call = Call(request, info, served, query, body, user.name)
+        call = Call(request, info, served, query, body, user)
         if info.verb == "watch" and not info.subresource:
             return await self.endpoints.watch(call)
         route = self._route(call)

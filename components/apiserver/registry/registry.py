@@ -42,6 +42,7 @@ from kubewire.components.apiserver.registry.admission import Admission
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker, drop_unreadable
 from kubewire.components.apiserver.store import Key, KeyExists, Store, Stored
+from kubewire.components.apiserver.users import SERVER, User
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 
@@ -60,7 +61,7 @@ class WriteOptions:
     field_manager: str = "unknown"
     field_validation: str = "Warn"
     force: bool = False
-    user: str = ""
+    user: User = SERVER
 
 
 @dataclass(frozen=True)
