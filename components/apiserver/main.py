@@ -25,7 +25,7 @@ from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds import KINDS
 from kubewire.components.apiserver.options import Options
 from kubewire.components.apiserver.registry.addressbook import AddressBook
-from kubewire.components.apiserver.registry.admission import Admission
+from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.bootstrap import Bootstrap
 from kubewire.components.apiserver.registry.catalog import Catalog
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker

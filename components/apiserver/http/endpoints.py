@@ -237,6 +237,7 @@ class Endpoints:
             options,
             strategy,
             unconditional=unconditional,
+            subresource=info.subresource,
         )
         return self._answer(call, result, shape)
 
@@ -269,6 +270,7 @@ class Endpoints:
             transform,
             options,
             strategy,
+            subresource=info.subresource,
         )
         return self._answer(call, result, shape)
 
@@ -323,7 +325,9 @@ class Endpoints:
             )
             return subresources.set_scale(served, obj, scale)
 
-        result = self.registry.update(served, info.namespace, info.name, rescaled, options)
+        result = self.registry.update(
+            served, info.namespace, info.name, rescaled, options, subresource="scale"
+        )
         return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
 
     def create_subresource(self, call: Call) -> web.Response:

@@ -47,7 +47,9 @@ def bind(
             raise status.conflict("", "pods/binding", name, f"Precondition failed: {text}")
         return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
 
-    registry.update(served, namespace, name, assign, options, "raw", track=False)
+    registry.update(
+        served, namespace, name, assign, options, "raw", track=False, subresource="binding"
+    )
     answer = {
         "kind": "Status",
         "apiVersion": "v1",

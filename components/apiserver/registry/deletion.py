@@ -13,6 +13,7 @@ import orjson
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.query import integer
+from kubewire.components.apiserver.registry.admission.plugin import Attributes
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.metadata import timestamp
 from kubewire.components.apiserver.registry.registry import (
@@ -29,7 +30,6 @@ from kubewire.components.kubeapi.resources import KubeObject
 _LONGEST_GRACE = 1000 * 365 * 86400
 _ORPHAN = "orphan"
 _FOREGROUND = "foregroundDeletion"
-_PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 #: Resources whose DELETE answers with the object (ReturnDeletedObject of rest.RESTDeleteStrategy).
 _RETURNED = frozenset(
     {"pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims"},
@@ -110,6 +110,7 @@ def _delete(
     options: DeleteOptions,
 ) -> Result:
     current = registry.get(served, namespace, name)
+    _admit(registry, served, current, options)
     _check(served, current, options)
     obj = current.copy()
     grace = _grace_seconds(served, obj, options.grace_period_seconds)
@@ -145,10 +146,22 @@ def delete_collection(
     return selected
 
 
+def _admit(registry: Registry, served: Served, current: Stored, options: DeleteOptions) -> None:
+    attributes = Attributes(
+        served,
+        "DELETE",
+        current.key.namespace,
+        current.key.name,
+        {},
+        current.obj,
+        dry_run=options.dry_run,
+    )
+    registry.admission.admit(attributes)
+    registry.admission.validate(attributes)
+
+
 def _check(served: Served, current: Stored, options: DeleteOptions) -> None:
     name = current.key.name
-    if served.storage == "namespaces" and name in _PROTECTED_NAMESPACES:
-        raise status.forbidden("", "namespaces", name, "this namespace may not be deleted")
     if options.uid and options.uid != current.obj["metadata"]["uid"]:
         raise status.conflict(served.group, served.plural, name, uid_text(options.uid, current))
     if options.resource_version and options.resource_version != str(current.revision):
