@@ -65,6 +65,31 @@ class WriteOptions:
     field_validation: str = "Warn"
     force: bool = False
     user: User = SERVER
+    #: The kind of these options in meta.k8s.io: CreateOptions, UpdateOptions or PatchOptions.
+    kind: str = "UpdateOptions"
+
+    def as_json(self) -> KubeObject:
+        """The options as webhooks and policies are shown them."""
+        shown: KubeObject = {"kind": self.kind, "apiVersion": "meta.k8s.io/v1"}
+        if self.dry_run:
+            shown["dryRun"] = ["All"]
+        shown["fieldManager"] = self.field_manager
+        shown["fieldValidation"] = self.field_validation
+        if self.force:
+            shown["force"] = True
+        return shown
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request is about whose body is not the resource's object."""
+
+    served: Served
+    operation: Operation
+    namespace: str
+    name: str
+    subresource: str
+    options: WriteOptions
 
 
 @dataclass(frozen=True)
@@ -180,6 +205,7 @@ class Registry:
         self._prepare(served, lambda: served.spec.default(obj))
         object_meta.set_generation(obj, None, served.counts_generation)
         attributes = _attributes(served, "CREATE", obj, {}, options)
+        attributes.generated_name = generates
         self.admission.admit(attributes)
         with self.admission.addresses(attributes):
             self._validate(served, obj, lambda: served.spec.validate_create(obj))
@@ -213,12 +239,14 @@ class Registry:
         unconditional: bool = True,
         track: bool = True,
         subresource: str = "",
+        admitted: bool = False,
     ) -> Result:
         """Replaces an object by transform(a copy of it); raises StatusError.
 
         subresource is what the request names, besides "status", which the strategy says. The
         resourceVersion of the new object is a precondition. Without one the write is
         unconditional, which some kinds do not allow on PUT (unconditional=False).
+        admitted says that the caller has taken the body of the request through admission.
         """
         current = self.get(served, namespace, name)
         old = current.copy()
@@ -229,7 +257,7 @@ class Registry:
         new = served.to_storage(new)
         subresource = "status" if strategy == "status" else subresource
         attributes = _attributes(served, "UPDATE", new, old, options, subresource)
-        self._apply_strategy(attributes, strategy)
+        self._apply_strategy(attributes, strategy, admitted)
         if track:
             self.ownership.on_update(served, new, old, options.field_manager, subresource)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -237,12 +265,42 @@ class Registry:
             return self.result(served, current, 200, warnings)
         with self.admission.addresses(attributes):
             self._validate_change(served, new, old, strategy)
-            self.admission.validate(attributes)
+            if not admitted:
+                self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)
             if options.dry_run:
                 return self._unstored(served, new, 200, warnings)
             stored = self._store(current, new)
         return self.result(served, stored, 200, warnings)
+
+    def admit_body(
+        self,
+        target: Target,
+        body: KubeObject,
+        old: KubeObject,
+        kind: tuple[str, str, str] | None,
+    ) -> tuple[str, ...]:
+        """Takes the body of a subresource, of another kind, through admission.
+
+        Returns warnings. Admission may change the body. Raises StatusError.
+        """
+        options = target.options
+        attributes = Attributes(
+            target.served,
+            target.operation,
+            target.namespace if target.served.namespaced else "",
+            target.name,
+            body,
+            old,
+            target.subresource,
+            options.dry_run,
+            options.user,
+            options=options.as_json() if target.operation != "CONNECT" else {},
+            body_kind=kind,
+        )
+        self.admission.admit(attributes)
+        self.admission.validate(attributes)
+        return tuple(attributes.warnings)
 
     def _store(self, current: Stored, new: KubeObject) -> Stored:
         # An object being deleted goes with its last finalizer (deleteWithoutFinalizers of
@@ -251,16 +309,19 @@ class Registry:
             return self.store.delete(current.key, new, current.revision)
         return self.store.update(current.key, _ordered(new), current.revision)
 
-    def _apply_strategy(self, attributes: Attributes, strategy: Strategy) -> None:
+    def _apply_strategy(self, attributes: Attributes, strategy: Strategy, admitted: bool) -> None:
         served, new, old = attributes.served, attributes.obj, attributes.old
         object_meta.prepare_update(new["metadata"], old["metadata"])
+        admit = self.admission.admit
         if strategy == "raw":
-            self.admission.admit(attributes)
+            if not admitted:
+                admit(attributes)
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
         self._prepare(served, lambda: spec.default(new))
-        self.admission.admit(attributes)
+        if not admitted:
+            admit(attributes)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -417,6 +478,7 @@ def _attributes(
         subresource,
         options.dry_run,
         options.user,
+        options=options.as_json(),
     )
 
 
