@@ -30,6 +30,7 @@ from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.kinds.labelselectors import check_requirements
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.registry import deletion, tables
+from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.applying import apply_patch
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.fieldownership import ListKeysOf
@@ -38,11 +39,13 @@ from kubewire.components.apiserver.registry.registry import (
     Result,
     Selection,
     Strategy,
+    Target,
     Transform,
     WriteOptions,
     check_field_selector,
 )
 from kubewire.components.apiserver.store import RevisionExpired, Stored
+from kubewire.components.apiserver.users import User
 from kubewire.components.kubeapi.client import APPLY_PATCH
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
@@ -51,6 +54,7 @@ _MIN_WATCH_SECONDS = 1800
 _STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
 
 #: Group, version and kind of the body that a subresource's POST takes.
+_SCALE = ("autoscaling", "v1", "Scale")
 _SUBRESOURCE_KINDS = {
     "binding": ("", "v1", "Binding"),
     "eviction": ("policy", "v1", "Eviction"),
@@ -67,7 +71,7 @@ class Call:
     served: Served
     query: Mapping[str, str]
     body: bytes
-    user: str
+    user: User
 
     @property
     def content_type(self) -> str:
@@ -96,13 +100,24 @@ class Call:
         default_manager = "" if self.media_type == APPLY_PATCH else self.agent
         manager = self.query.get("fieldManager") or default_manager
         force = flag(self.query.get("force"))
-        return WriteOptions(dry_run == "All", manager, validation, force, self.user)
+        return WriteOptions(
+            dry_run == "All", manager, validation, force, self.user, self._options_kind
+        )
+
+    def target(self, operation: Operation, options: WriteOptions) -> Target:
+        """What the request is about, for the admission of its body."""
+        info = self.info
+        place = (info.namespace, info.name, info.subresource)
+        return Target(self.served, operation, *place, options)
+
+    @property
+    def _options_kind(self) -> str:
+        kinds = {"create": "CreateOptions", "update": "UpdateOptions"}
+        return kinds.get(self.info.verb, "PatchOptions")
 
     def _invalid_options(self, name: str, value: Any, supported: str) -> status.StatusError:
-        kinds = {"create": "CreateOptions", "update": "UpdateOptions"}
-        kind = kinds.get(self.info.verb, "PatchOptions")
         error = FieldError("NotSupported", name, value, f"supported values: {supported}")
-        return status.invalid("meta.k8s.io", kind, "", [error])
+        return status.invalid("meta.k8s.io", self._options_kind, "", [error])
 
     def selection(self) -> Selection:
         """The selectors of the query; raises 400 when they cannot be parsed."""
@@ -297,7 +312,7 @@ class Endpoints:
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
         self.registry.typed(body, "", "v1", "DeleteOptions")
-        return deletion.DeleteOptions.parse(body, dict(call.query))
+        return deletion.DeleteOptions.parse(body, dict(call.query), call.user)
 
     def scale(self, call: Call) -> web.Response:
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
@@ -323,12 +338,18 @@ class Endpoints:
                 "v1",
                 "Scale",
             )
+            before = subresources.scale_of(served, obj)
+            warnings[:] = self.registry.admit_body(
+                call.target("UPDATE", options), scale, before, _SCALE
+            )
             return subresources.set_scale(served, obj, scale)
 
+        warnings: list[str] = []
         result = self.registry.update(
-            served, info.namespace, info.name, rescaled, options, subresource="scale"
+            served, info.namespace, info.name, rescaled, options, subresource="scale", admitted=True
         )
-        return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
+        body = orjson.dumps(subresources.scale_of(served, result.obj))
+        return _respond(body, Representation(), warnings=(*result.warnings, *warnings))
 
     def create_subresource(self, call: Call) -> web.Response:
         """POST of a binding, an eviction or a token request."""
@@ -338,6 +359,7 @@ class Endpoints:
         options = call.write_options()
         if kind := _SUBRESOURCE_KINDS.get(info.subresource):
             self.registry.typed(body, *kind)
+        warnings = self.registry.admit_body(call.target("CREATE", options), body, {}, kind)
         match served.storage, info.subresource:
             case "pods", "binding":
                 result = subresources.bind(
@@ -367,7 +389,7 @@ class Endpoints:
                 )
             case _:
                 raise status.no_such_path()
-        return _respond(result.body, Representation(), result.code)
+        return _respond(result.body, Representation(), result.code, warnings)
 
     def _answer(self, call: Call, result: Result, shape: Representation) -> web.Response:
         body = result.body

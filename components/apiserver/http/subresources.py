@@ -47,7 +47,15 @@ def bind(
         return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
 
     registry.update(
-        served, namespace, name, assign, options, "raw", track=False, subresource="binding"
+        served,
+        namespace,
+        name,
+        assign,
+        options,
+        "raw",
+        track=False,
+        subresource="binding",
+        admitted=True,
     )
     answer = {
         "kind": "Status",

@@ -46,6 +46,7 @@ from kubewire.components.apiserver.registry.admission.plugin import Attributes, 
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker, drop_unreadable
 from kubewire.components.apiserver.store import Key, KeyExists, Store, Stored
+from kubewire.components.apiserver.users import SERVER, User
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 
@@ -64,7 +65,32 @@ class WriteOptions:
     field_manager: str = "unknown"
     field_validation: str = "Warn"
     force: bool = False
-    user: str = ""
+    user: User = SERVER
+    #: The kind of these options in meta.k8s.io: CreateOptions, UpdateOptions or PatchOptions.
+    kind: str = "UpdateOptions"
+
+    def as_json(self) -> KubeObject:
+        """The options as webhooks and policies are shown them."""
+        shown: KubeObject = {"kind": self.kind, "apiVersion": "meta.k8s.io/v1"}
+        if self.dry_run:
+            shown["dryRun"] = ["All"]
+        shown["fieldManager"] = self.field_manager
+        shown["fieldValidation"] = self.field_validation
+        if self.force:
+            shown["force"] = True
+        return shown
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request is about whose body is not the resource's object."""
+
+    served: Served
+    operation: Operation
+    namespace: str
+    name: str
+    subresource: str
+    options: WriteOptions
 
 
 @dataclass(frozen=True)
@@ -180,6 +206,7 @@ class Registry:
         self._prepare(served, lambda: served.spec.default(obj))
         object_meta.set_generation(obj, None, served.counts_generation)
         attributes = _attributes(served, "CREATE", obj, {}, options)
+        attributes.generated_name = generates
         self.admission.admit(attributes)
         with self.admission.addresses(attributes):
             self._validate(served, obj, lambda: served.spec.validate_create(obj))
@@ -214,12 +241,14 @@ class Registry:
         unconditional: bool = True,
         track: bool = True,
         subresource: str = "",
+        admitted: bool = False,
     ) -> Result:
         """Replaces an object by transform(a copy of it); raises StatusError.
 
         subresource is what the request names, besides "status", which the strategy says. The
         resourceVersion of the new object is a precondition. Without one the write is
         unconditional, which some kinds do not allow on PUT (unconditional=False).
+        admitted says that the caller has taken the body of the request through admission.
         """
         current = self.get(served, namespace, name)
         old = current.copy()
@@ -230,7 +259,7 @@ class Registry:
         new = served.to_storage(new)
         subresource = "status" if strategy == "status" else subresource
         attributes = _attributes(served, "UPDATE", new, old, options, subresource)
-        self._apply_strategy(attributes, strategy)
+        self._apply_strategy(attributes, strategy, admitted)
         if track:
             self.ownership.on_update(served, new, old, options.field_manager, subresource)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -240,12 +269,42 @@ class Registry:
             self._validate_change(served, new, old, strategy)
             if strategy == "main":
                 warnings += on_update(served.storage, new, old)
-            self.admission.validate(attributes)
+            if not admitted:
+                self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)
             if options.dry_run:
                 return self._unstored(served, new, 200, warnings)
             stored = self._store(current, new)
         return self.result(served, stored, 200, warnings)
+
+    def admit_body(
+        self,
+        target: Target,
+        body: KubeObject,
+        old: KubeObject,
+        kind: tuple[str, str, str] | None,
+    ) -> tuple[str, ...]:
+        """Takes the body of a subresource, of another kind, through admission.
+
+        Returns warnings. Admission may change the body. Raises StatusError.
+        """
+        options = target.options
+        attributes = Attributes(
+            target.served,
+            target.operation,
+            target.namespace if target.served.namespaced else "",
+            target.name,
+            body,
+            old,
+            target.subresource,
+            options.dry_run,
+            options.user,
+            options=options.as_json() if target.operation != "CONNECT" else {},
+            body_kind=kind,
+        )
+        self.admission.admit(attributes)
+        self.admission.validate(attributes)
+        return tuple(attributes.warnings)
 
     def _store(self, current: Stored, new: KubeObject) -> Stored:
         # An object being deleted goes with its last finalizer (deleteWithoutFinalizers of
@@ -254,16 +313,19 @@ class Registry:
             return self.store.delete(current.key, new, current.revision)
         return self.store.update(current.key, _ordered(new), current.revision)
 
-    def _apply_strategy(self, attributes: Attributes, strategy: Strategy) -> None:
+    def _apply_strategy(self, attributes: Attributes, strategy: Strategy, admitted: bool) -> None:
         served, new, old = attributes.served, attributes.obj, attributes.old
         object_meta.prepare_update(new["metadata"], old["metadata"])
+        admit = self.admission.admit
         if strategy == "raw":
-            self.admission.admit(attributes)
+            if not admitted:
+                admit(attributes)
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
         self._prepare(served, lambda: spec.default(new))
-        self.admission.admit(attributes)
+        if not admitted:
+            admit(attributes)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -420,6 +482,7 @@ def _attributes(
         subresource,
         options.dry_run,
         options.user,
+        options=options.as_json(),
     )
 
 

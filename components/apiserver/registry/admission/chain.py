@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from kubewire.components.apiserver.registry.admission.default_toleration_seconds import (
@@ -35,15 +36,35 @@ class Admission:
         store: Store,
         allocator: Allocator | None,
         plugins: tuple[type[Plugin], ...] = PLUGINS,
+        outside: tuple[Plugin, ...] = (),
     ) -> None:
-        self._plugins = tuple(plugin(store) for plugin in plugins)
+        """outside has the plugins that ask other programs or policies; they come last."""
+        self._plugins = (*(plugin(store) for plugin in plugins), *outside)
+        self._outside = outside
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
         self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}
 
+    async def close(self) -> None:
+        for plugin in self._outside:
+            await plugin.close()
+
     def admit(self, attributes: Attributes) -> None:
         """Lets every plugin change the object; raises StatusError."""
-        for plugin in self._plugins_for(attributes):
+        plugins = self._plugins_for(attributes)
+        for plugin in plugins:
             plugin.admit(attributes)
+        if attributes.reinvoke:
+            attributes.reinvoked = True
+            for plugin in plugins:
+                plugin.admit(attributes)
+
+    def waits(self, served: Served, operations: Iterable[Operation], subresource: str) -> bool:
+        """Whether such a request may have to wait for another program."""
+        return any(
+            plugin.waits(served, operation, subresource)
+            for plugin in self._outside
+            for operation in operations
+        )
 
     def validate(self, attributes: Attributes) -> None:
         """Lets every plugin check the valid object; raises StatusError."""
