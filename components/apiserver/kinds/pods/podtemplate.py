@@ -67,6 +67,7 @@ def controller_row(obj: KubeObject, now: datetime) -> list[Any]:
 CONTROLLER_KIND = KindSpec(
     resource=REPLICATIONCONTROLLERS,
     singular="replicationcontroller",
+    generation=True,
     short_names=("rc",),
     categories=("all",),
     subresources=("status", "scale"),

@@ -77,6 +77,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=PODDISRUPTIONBUDGETS,
     singular="poddisruptionbudget",
+    generation=True,
     short_names=("pdb",),
     subresources=("status",),
     prepare_create=empty_status,
