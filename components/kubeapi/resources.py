@@ -54,6 +54,10 @@ SECRETS: Resource[types.Secret] = Resource("", "v1", "secrets", "Secret")
 SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource(
     "", "v1", "serviceaccounts", "ServiceAccount"
 )
+REPLICATIONCONTROLLERS: Resource[types.ReplicationController] = Resource(
+    "", "v1", "replicationcontrollers", "ReplicationController"
+)
+RESOURCEQUOTAS: Resource[KubeObject] = Resource("", "v1", "resourcequotas", "ResourceQuota")
 EVENTS: Resource[types.Event] = Resource("", "v1", "events", "Event")
 LEASES: Resource[types.Lease] = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 ENDPOINTSLICES: Resource[types.EndpointSlice] = Resource(
@@ -65,9 +69,6 @@ DAEMONSETS: Resource[types.DaemonSet] = Resource("apps", "v1", "daemonsets", "Da
 STATEFULSETS: Resource[types.StatefulSet] = Resource("apps", "v1", "statefulsets", "StatefulSet")
 CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision"
-)
-REPLICATIONCONTROLLERS: Resource[types.ReplicationController] = Resource(
-    "", "v1", "replicationcontrollers", "ReplicationController"
 )
 PERSISTENTVOLUMES: Resource[types.PersistentVolume] = Resource(
     "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False
@@ -90,6 +91,9 @@ CERTIFICATESIGNINGREQUESTS: Resource[types.CertificateSigningRequest] = Resource
     namespaced=False,
 )
 JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
+PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(
+    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
+)
 NETWORKPOLICIES: Resource[KubeObject] = Resource(
     "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"
 )

@@ -16,11 +16,7 @@ from kubewire.components.apiserver.kinds.strategy import (
     keep_all_but_status,
     keep_status,
 )
-from kubewire.components.kubeapi.resources import KubeObject, Resource
-
-PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(
-    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
-)
+from kubewire.components.kubeapi.resources import PODDISRUPTIONBUDGETS, KubeObject
 
 COLUMNS = (
     cells.NAME,
