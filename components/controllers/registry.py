@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kubewire.components.controllers.controller import Context, Controller
+from kubewire.components.controllers.cronjob.controller import CronJobController
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
 from kubewire.components.controllers.disruption.controller import DisruptionController
@@ -21,7 +22,10 @@ from kubewire.components.controllers.namespaces.defaults import (
 from kubewire.components.controllers.namespaces.deletion import NamespaceController
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
-from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.replicaset.controller import (
+    ReplicaSetController,
+    ReplicationController,
+)
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
 from kubewire.components.controllers.storage.controller import PersistentVolumeBinder
@@ -38,9 +42,11 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "node-lifecycle-controller": NodeLifecycleController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
+    "replicationcontroller-controller": ReplicationController,
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
+    "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
     "endpoints-controller": EndpointsController,
@@ -65,9 +71,11 @@ ALIASES = {
     "nodelifecycle": "node-lifecycle-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
+    "replicationcontroller": "replicationcontroller-controller",
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
     "job": "job-controller",
+    "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
     "endpoint": "endpoints-controller",
