@@ -63,8 +63,7 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
     plural = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    marker = f"/{name}/{subresource}" if subresource else ""
-    tail = raw_path[raw_path.index(marker) + len(marker) :] if marker and marker in raw_path else ""
+    tail = _after(raw_path, len(parts) - len(rest) + 3) if subresource else ""
     verb = _verb(method, name, watching or flag(query.get("watch")))
     return RequestInfo(
         True,
@@ -78,6 +77,15 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
         subresource,
         tail,
     )
+
+
+def _after(raw_path: str, count: int) -> str:
+    """What follows the first parts of a path, still percent-encoded and with its first slash."""
+    tail = "/" + raw_path.lstrip("/")
+    for _ in range(count):
+        _, _, tail = tail[1:].partition("/")
+        tail = f"/{tail}" if _ else ""
+    return tail
 
 
 def _verb(method: str, name: str, watching: bool) -> str:
