@@ -25,7 +25,14 @@ from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds import KINDS
 from kubewire.components.apiserver.options import Options
 from kubewire.components.apiserver.registry.addressbook import AddressBook
-from kubewire.components.apiserver.registry.admission import Admission
+from kubewire.components.apiserver.registry.admission.chain import Admission
+from kubewire.components.apiserver.registry.admission.decoding import Decoder
+from kubewire.components.apiserver.registry.admission.plugin import Plugin
+from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient
+from kubewire.components.apiserver.registry.admission.webhooks.dispatching import (
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionWebhook,
+)
 from kubewire.components.apiserver.registry.bootstrap import Bootstrap
 from kubewire.components.apiserver.registry.catalog import Catalog
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker
@@ -121,7 +128,7 @@ def build(
     registry = Registry(
         store,
         catalog,
-        Admission(store, allocator),
+        Admission(store, allocator, outside=_outside(store, catalog)),
         openapi,
         OwnershipTracker(openapi.list_map_keys),
     )
@@ -170,6 +177,15 @@ def build(
         settings.service_cluster_ip_range,
     )
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
+
+
+def _outside(store: Store, catalog: Catalog) -> tuple[Plugin, ...]:
+    """The plugins of admission that ask other programs, in upstream's order."""
+    client = WebhookClient(store)
+    return (
+        MutatingAdmissionWebhook(store, catalog, client, Decoder(openapi)),
+        ValidatingAdmissionWebhook(store, catalog, client),
+    )
 
 
 def _allocator(settings: Options) -> Any:

@@ -63,7 +63,8 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
     plural = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    tail = _after(raw_path, len(parts) - len(rest) + 3) if subresource else ""
+    taken = len(parts) - len(rest) + 3
+    tail = raw_path.lstrip("/").split("/", taken)[taken:] if subresource else []
     verb = _verb(method, name, watching or flag(query.get("watch")))
     return RequestInfo(
         True,
@@ -75,17 +76,8 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
         plural,
         name,
         subresource,
-        tail,
+        f"/{tail[0]}" if tail else "",
     )
-
-
-def _after(raw_path: str, count: int) -> str:
-    """What follows the first parts of a path, still percent-encoded and with its first slash."""
-    tail = "/" + raw_path.lstrip("/")
-    for _ in range(count):
-        _, _, tail = tail[1:].partition("/")
-        tail = f"/{tail}" if _ else ""
-    return tail
 
 
 def _verb(method: str, name: str, watching: bool) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http.authentication import Authenticator, User
+from kubewire.components.apiserver.http.authentication import Authenticator
 from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.users import User
 from kubewire.components.kubeapi.resources import KubeObject
 
 AUTHORIZATION = "authorization.k8s.io"

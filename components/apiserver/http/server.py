@@ -36,16 +36,17 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from kubewire.components.apiserver import bodies, status
 from kubewire.components.apiserver.crd import customresources
-from kubewire.components.apiserver.http import discovery, ephemeral, patching, requestinfo
-from kubewire.components.apiserver.http.authentication import (
-    ANONYMOUS,
-    ANONYMOUS_PATHS,
-    Authenticator,
-    User,
+from kubewire.components.apiserver.http import (
+    connectoptions,
+    discovery,
+    ephemeral,
+    patching,
+    requestinfo,
 )
+from kubewire.components.apiserver.http.authentication import Authenticator
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
-from kubewire.components.apiserver.http.endpoints import Call, Endpoints, warning_header
+from kubewire.components.apiserver.http.endpoints import Call, Endpoints
 from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.negotiation import (
     decode_object,
@@ -55,12 +56,18 @@ from kubewire.components.apiserver.http.negotiation import (
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.apiserver.http.reviews import review
 from kubewire.components.apiserver.http.upgrade import Connection
+from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.owner import OwnerThread
+from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.registry import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
+from kubewire.components.apiserver.users import ANONYMOUS, User
 from kubewire.components.base.connections import refused_version
 
 log = logging.getLogger(__name__)
+
+ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 
 #: The most bytes of a request line or a header; Go's net/http allows a megabyte for all of them.
 _MAX_LINE = 64 * 1024
@@ -78,6 +85,14 @@ _LIGHT_ANSWER = 256 * 1024
 #: How often a request is attempted when other writes to the object come in between.
 _ATTEMPTS = 20
 _CONNECTING = frozenset({"exec", "attach", "portforward", "log", "proxy"})
+#: The operations of admission that each verb may lead to: applying may create.
+_OPERATIONS: dict[str, tuple[Operation, ...]] = {
+    "create": ("CREATE",),
+    "update": ("UPDATE",),
+    "patch": ("UPDATE", "CREATE"),
+    "delete": ("DELETE",),
+    "deletecollection": ("DELETE",),
+}
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _VIRTUAL = {(kind.group, kind.version, kind.plural): kind for kind in discovery.VIRTUAL_KINDS}
 
@@ -132,6 +147,7 @@ class ApiServer:
         if self._server is not None:
             await self._server.shutdown(0.5)
         await self.connector.close()
+        await self.endpoints.registry.admission.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request, turning every error into a Status."""
@@ -218,23 +234,59 @@ class ApiServer:
             raise status.no_such_path()
         if info.subresource in _CONNECTING and _has_subresource(served, info.subresource):
             pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+            await self._admit_connection(info, served, pairs, user)
             return await self.connector.serve(request, info, pairs)
         body = await request.read() if request.method in _HAS_BODY else b""
-        call = Call(request, info, served, query, body, user.name)
+        call = Call(request, info, served, query, body, user)
         if info.verb == "watch" and not info.subresource:
             return await self.endpoints.watch(call)
         route = self._route(call)
-        if self._is_light(call):
+        if self._waits(call):
+            response = await self._owner.run_waiting(lambda: _retry_on_conflict(route, call))
+        elif self._is_light(call):
             response = route(call)
         else:
             response = await self._owner.run(lambda: _retry_on_conflict(route, call))
         if served.deprecation:
-            response.headers.add("Warning", warning_header(served.deprecation))
+            for header in warning_headers([served.deprecation]):
+                response.headers.add("Warning", header)
         return response
 
     @property
     def _owner(self) -> OwnerThread:
         return self.endpoints.registry.store.owner
+
+    async def _admit_connection(
+        self,
+        info: RequestInfo,
+        served: Served,
+        pairs: list[tuple[str, str]],
+        user: User,
+    ) -> None:
+        """Takes exec, attach, portforward and proxy through admission; raises StatusError."""
+        kind = connectoptions.KINDS.get((info.plural, info.subresource))
+        if kind is None:
+            return
+        body = connectoptions.body(kind, pairs, info.rest)
+        options = WriteOptions(user=user)
+        target = Target(served, "CONNECT", info.namespace, info.name, info.subresource, options)
+        registry = self.endpoints.registry
+
+        def admit() -> None:
+            registry.admit_body(target, body, {}, ("", "v1", kind))
+
+        if registry.admission.waits(served, ("CONNECT",), info.subresource):
+            await self._owner.run_waiting(admit)
+        else:
+            admit()
+
+    def _waits(self, call: Call) -> bool:
+        """Whether the request may have to wait for a webhook."""
+        operations = _OPERATIONS.get(call.info.verb)
+        if operations is None:
+            return False
+        admission = self.endpoints.registry.admission
+        return admission.waits(call.served, operations, call.info.subresource)
 
     def _is_light(self, call: Call) -> bool:
         """Whether the request takes at most a few milliseconds, whatever its content."""
