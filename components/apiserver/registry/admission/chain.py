@@ -16,6 +16,11 @@ from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
     ServiceAddresses,
 )
+from kubewire.components.apiserver.registry.admission.storage import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.store import Store
 
@@ -25,6 +30,9 @@ PLUGINS: tuple[type[Plugin], ...] = (
     ServiceAccount,
     Priority,
     DefaultTolerationSeconds,
+    DefaultStorageClass,
+    StorageObjectInUseProtection,
+    PersistentVolumeClaimResize,
 )
 
 
