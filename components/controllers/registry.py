@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from kubewire.components.controllers.controller import Context, Controller
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
+from kubewire.components.controllers.disruption.controller import DisruptionController
 from kubewire.components.controllers.endpoints.controller import EndpointsController
 from kubewire.components.controllers.endpointslice.controller import EndpointSliceController
 from kubewire.components.controllers.endpointslice.mirroring import EndpointSliceMirroringController
@@ -37,6 +38,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
+    "disruption-controller": DisruptionController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
@@ -58,6 +60,7 @@ ALIASES = {
     "statefulset": "statefulset-controller",
     "job": "job-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
+    "disruption": "disruption-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",

@@ -54,6 +54,10 @@ SECRETS: Resource[types.Secret] = Resource("", "v1", "secrets", "Secret")
 SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource(
     "", "v1", "serviceaccounts", "ServiceAccount"
 )
+REPLICATIONCONTROLLERS: Resource[KubeObject] = Resource(
+    "", "v1", "replicationcontrollers", "ReplicationController"
+)
+RESOURCEQUOTAS: Resource[KubeObject] = Resource("", "v1", "resourcequotas", "ResourceQuota")
 EVENTS: Resource[types.Event] = Resource("", "v1", "events", "Event")
 LEASES: Resource[types.Lease] = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 ENDPOINTSLICES: Resource[types.EndpointSlice] = Resource(
@@ -67,6 +71,9 @@ CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision"
 )
 JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
+PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(
+    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
+)
 NETWORKPOLICIES: Resource[KubeObject] = Resource(
     "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"
 )

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http import patching, subresources, watching
+from kubewire.components.apiserver.http import eviction, patching, subresources, watching
 from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
@@ -26,6 +26,7 @@ from kubewire.components.apiserver.http.negotiation import (
 )
 from kubewire.components.apiserver.http.requestinfo import RequestInfo, flag
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
+from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.kinds.labelselectors import check_requirements
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.registry import deletion, tables
@@ -370,13 +371,13 @@ class Endpoints:
                     options,
                 )
             case "pods", "eviction":
-                result = subresources.evict(
+                result = eviction.evict(
                     self.registry,
                     served,
                     info.namespace,
                     info.name,
                     body,
-                    options.dry_run,
+                    options,
                 )
             case "serviceaccounts", "token":
                 result = subresources.issue_token(
@@ -464,15 +465,9 @@ def _respond(
         status=code,
         headers={"Content-Type": shape.content_type},
     )
-    for text in warnings:
-        response.headers.add("Warning", warning_header(text))
+    for header in warning_headers(warnings):
+        response.headers.add("Warning", header)
     return response
-
-
-def warning_header(text: str) -> str:
-    """A Warning header for a miscellaneous persistent warning (RFC 7234, 5.5)."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{escaped}"'
 
 
 def _continue_token(revision: int, last: Stored) -> str:

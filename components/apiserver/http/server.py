@@ -46,7 +46,7 @@ from kubewire.components.apiserver.http import (
 from kubewire.components.apiserver.http.authentication import Authenticator
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
-from kubewire.components.apiserver.http.endpoints import Call, Endpoints, warning_header
+from kubewire.components.apiserver.http.endpoints import Call, Endpoints
 from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.negotiation import (
     decode_object,
@@ -56,6 +56,7 @@ from kubewire.components.apiserver.http.negotiation import (
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.apiserver.http.reviews import review
 from kubewire.components.apiserver.http.upgrade import Connection
+from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.owner import OwnerThread
 from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
@@ -247,7 +248,8 @@ class ApiServer:
         else:
             response = await self._owner.run(lambda: _retry_on_conflict(route, call))
         if served.deprecation:
-            response.headers.add("Warning", warning_header(served.deprecation))
+            for header in warning_headers([served.deprecation]):
+                response.headers.add("Warning", header)
         return response
 
     @property

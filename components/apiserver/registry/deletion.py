@@ -128,7 +128,7 @@ def _delete(
 ) -> Result:
     current = registry.get(served, namespace, name)
     warnings = _admit(registry, served, current, options)
-    _check(served, current, options)
+    check_preconditions(served, current, options)
     obj = current.copy()
     grace = _grace_seconds(served, obj, options.grace_period_seconds)
     _mark(obj["metadata"], grace, options.propagation_policy)
@@ -183,7 +183,8 @@ def _admit(
     return tuple(attributes.warnings)
 
 
-def _check(served: Served, current: Stored, options: DeleteOptions) -> None:
+def check_preconditions(served: Served, current: Stored, options: DeleteOptions) -> None:
+    """Raises 409 when the object is not the one that the client wants to delete."""
     name = current.key.name
     if options.uid and options.uid != current.obj["metadata"]["uid"]:
         raise status.conflict(served.group, served.plural, name, uid_text(options.uid, current))

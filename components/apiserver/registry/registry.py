@@ -39,6 +39,7 @@ import orjson
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.kinds.strategy import without_nulls
+from kubewire.components.apiserver.kinds.warnings.table import on_create, on_update
 from kubewire.components.apiserver.registry import metadata as object_meta
 from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation
@@ -209,6 +210,7 @@ class Registry:
         self.admission.admit(attributes)
         with self.admission.addresses(attributes):
             self._validate(served, obj, lambda: served.spec.validate_create(obj))
+            warnings += on_create(served.storage, obj)
             self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)
             if self.store.get(_key(served, obj)) is not None:
@@ -265,6 +267,8 @@ class Registry:
             return self.result(served, current, 200, warnings)
         with self.admission.addresses(attributes):
             self._validate_change(served, new, old, strategy)
+            if strategy == "main":
+                warnings += on_update(served.storage, new, old)
             if not admitted:
                 self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)

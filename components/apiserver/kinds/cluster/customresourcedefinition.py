@@ -197,6 +197,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=CUSTOMRESOURCEDEFINITIONS,
     singular="customresourcedefinition",
+    generation=True,
     short_names=("crd", "crds"),
     categories=("api-extensions",),
     subresources=("status",),

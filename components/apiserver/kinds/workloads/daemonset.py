@@ -142,6 +142,7 @@ def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]
 KIND = KindSpec(
     resource=DAEMONSETS,
     singular="daemonset",
+    generation=True,
     short_names=("ds",),
     categories=("all",),
     subresources=("status",),

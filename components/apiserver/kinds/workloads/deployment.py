@@ -136,6 +136,7 @@ def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]
 KIND = KindSpec(
     resource=DEPLOYMENTS,
     singular="deployment",
+    generation=True,
     short_names=("deploy",),
     categories=("all",),
     subresources=("status", "scale"),

@@ -182,6 +182,7 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 KIND = KindSpec(
     resource=JOBS,
     singular="job",
+    generation=True,
     categories=("all",),
     subresources=("status",),
     default=default,

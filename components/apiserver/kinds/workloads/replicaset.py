@@ -92,6 +92,7 @@ def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]
 KIND = KindSpec(
     resource=REPLICASETS,
     singular="replicaset",
+    generation=True,
     short_names=("rs",),
     categories=("all",),
     subresources=("status", "scale"),

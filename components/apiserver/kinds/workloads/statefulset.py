@@ -149,6 +149,7 @@ def _fixed(obj: KubeObject) -> dict[str, Any]:
 KIND = KindSpec(
     resource=STATEFULSETS,
     singular="statefulset",
+    generation=True,
     short_names=("sts",),
     categories=("all",),
     subresources=("status", "scale"),

@@ -165,7 +165,7 @@ def test_a_type_that_is_not_known_is_not_left_out(tmp_path: Path, monkeypatch: p
 
 #: The letters of models.py and the types of http/protobuf.py for the same values.
 SAME = {
-    "s": {"string"}, "b": {"bool"}, "i": {"int"}, "l": {"int"}, "n": {"double"}, "y": {"bytes"}, "t": {"meta.v1.Time"},
+    "s": {"string", "meta.v1.Duration"}, "b": {"bool"}, "i": {"int"}, "l": {"int"}, "n": {"double"}, "y": {"bytes"}, "t": {"meta.v1.Time"},
     "u": {"meta.v1.MicroTime"}, "q": {"Quantity"}, "x": {"IntOrString"},
     "o": {"meta.v1.FieldsV1", "runtime.RawExtension", "apiextensions.v1.JSON", "apiextensions.v1.JSONSchemaPropsOrBool",
           "apiextensions.v1.JSONSchemaPropsOrArray", "apiextensions.v1.JSONSchemaPropsOrStringArray"},
