@@ -9,6 +9,7 @@ from kubewire.components.apiserver.registry.admission.default_toleration_seconds
     DefaultTolerationSeconds,
 )
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
+from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
 from kubewire.components.apiserver.registry.admission.priority import Priority
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
@@ -28,6 +29,7 @@ from kubewire.components.apiserver.store import Store
 PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
     ServiceAccount,
+    NodeRestriction,
     Priority,
     DefaultTolerationSeconds,
     DefaultStorageClass,
