@@ -63,6 +63,7 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await apply(client, STANDARD_CLASS)
         if spec.dns.replicas:
             await _install_dns(client, spec)
+        await _mark_control_planes(client, spec)
         nodes = len(spec.nodes)
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
@@ -85,6 +86,17 @@ async def _answering(client: Client) -> None:
             return
         except ApiError:
             await asyncio.sleep(0.01)
+
+
+async def _mark_control_planes(client: Client, spec: LabSpec) -> None:
+    """Set the role label, as kubeadm does: a kubelet may not give its own node a role."""
+    names = {node.name for node in spec.plan.nodes if node.role == "control-plane"}
+    await _until(
+        client, NODES, None, lambda items: names <= {item["metadata"]["name"] for item in items}
+    )
+    labels = {"node-role.kubernetes.io/control-plane": ""}
+    for name in names:
+        await client.patch(NODES, name, {"metadata": {"labels": labels}})
 
 
 async def _install_dns(client: Client, spec: LabSpec) -> None:

@@ -243,7 +243,6 @@ def _node_components(
     if catalogue:
         kubelet["--image-catalogue"] = catalogue
     if node.role == "control-plane":
-        labels.append("node-role.kubernetes.io/control-plane=")
         kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
     if labels:
         kubelet["--node-labels"] = ",".join(labels)

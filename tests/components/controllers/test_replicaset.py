@@ -137,4 +137,5 @@ def test_a_replication_controller_is_seen_as_a_replicaset():
     assert seen["spec"]["selector"] == {"matchLabels": {"app": "web"}}
     assert controller["spec"]["selector"] == {"app": "web"}
     (created,) = plan_replicas(seen, [], {}, NOW)
+    assert isinstance(created, SlowStart)
     assert created.creates[0].obj["metadata"]["ownerReferences"][0]["kind"] == "ReplicationController"
