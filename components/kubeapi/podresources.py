@@ -6,13 +6,10 @@ the largest of them counts, beside the sidecars that run already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Mapping
 from typing import Any
 
-from kubewire.components.kubeapi.quantity import Amount
-
-Amounts = dict[str, Amount]
+from kubewire.components.kubeapi.amounts import Amounts, added, largest, parsed
 
 
 def pod_requests(spec: Mapping[str, Any]) -> Amounts:
@@ -23,8 +20,27 @@ def pod_limits(spec: Mapping[str, Any]) -> Amounts:
     return _total(spec, "limits")
 
 
-def add(one: Mapping[str, Amount], other: Mapping[str, Amount]) -> Amounts:
-    return {
-        name: one[name] + other[name] if name in one and name in other else (one | other)[name]
-        for name in (one | other)
-    }
+def _total(spec: Mapping[str, Any], field: str) -> Amounts:
+    running: Amounts = {}
+    for container in spec.get("containers") or ():
+        running = added(running, _own(container, field))
+    sidecars: Amounts = {}
+    peak: Amounts = {}
+    for container in spec.get("initContainers") or ():
+        own = _own(container, field)
+        if container.get("restartPolicy") == "Always":
+            sidecars = added(sidecars, own)
+            running = added(running, own)
+            peak = largest(peak, sidecars)
+        else:
+            peak = largest(peak, added(sidecars, own))
+    total = largest(running, peak) | _own(spec, field)
+    overhead = parsed(spec.get("overhead") or {})
+    if field == "limits":
+        # Without a limit the overhead adds nothing.
+        overhead = {name: amount for name, amount in overhead.items() if name in total}
+    return added(total, overhead)
+
+
+def _own(holder: Mapping[str, Any], field: str) -> Amounts:
+    return parsed((holder.get("resources") or {}).get(field) or {})

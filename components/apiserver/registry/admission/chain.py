@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.default_ingress_class import (
+    DefaultIngressClass,
+)
 from kubewire.components.apiserver.registry.admission.default_toleration_seconds import (
     DefaultTolerationSeconds,
 )
+from kubewire.components.apiserver.registry.admission.limit_ranger import LimitRanger
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
@@ -22,9 +27,12 @@ from kubewire.components.apiserver.store import Store
 #: Upstream's order (AllOrderedPlugins of kubeapiserver/options/plugins.go).
 PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
+    LimitRanger,
     ServiceAccount,
+    PodSecurity,
     Priority,
     DefaultTolerationSeconds,
+    DefaultIngressClass,
 )
 
 

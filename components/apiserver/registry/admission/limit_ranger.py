@@ -10,6 +10,7 @@ from typing import Any
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
 from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.kubeapi.amounts import shown
 from kubewire.components.kubeapi.podresources import pod_limits, pod_requests
 from kubewire.components.kubeapi.quantity import parse_quantity
 from kubewire.components.kubeapi.resources import KubeObject
@@ -92,7 +93,7 @@ def pod_errors(pod: KubeObject, item: KubeObject) -> list[str]:
     """What the pod or its containers ask for beyond one item of a LimitRange."""
     spec = pod["spec"]
     if item.get("type") == "Pod":
-        return _errors(item, pod_requests(spec), pod_limits(spec))
+        return _errors(item, shown(pod_requests(spec)), shown(pod_limits(spec)))
     if item.get("type") != "Container":
         return []
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
@@ -142,9 +143,7 @@ def _title(word: str, item: KubeObject, name: str, bound: Any) -> str:
     return f"{word} {name} usage per {item['type']} is {bound}"
 
 
-def _minimum(
-    item: KubeObject, name: str, bound: Any, requests: Amounts, limits: Amounts
-) -> str:
+def _minimum(item: KubeObject, name: str, bound: Any, requests: Amounts, limits: Amounts) -> str:
     title = _title("minimum", item, name, bound)
     if name not in requests:
         return f"{title}.  No request is specified"
@@ -155,9 +154,7 @@ def _minimum(
     return ""
 
 
-def _maximum(
-    item: KubeObject, name: str, bound: Any, requests: Amounts, limits: Amounts
-) -> str:
+def _maximum(item: KubeObject, name: str, bound: Any, requests: Amounts, limits: Amounts) -> str:
     title = _title("maximum", item, name, bound)
     if name not in limits:
         return f"{title}.  No limit is specified"
@@ -177,4 +174,4 @@ def _ratio(item: KubeObject, name: str, bound: Any, requests: Amounts, limits: A
     if not limit:
         return f"{title}, but no limit is specified or limit is 0"
     ratio = limit / request
-    return f"{title}, but provided ratio is {ratio:f}" if ratio > parse_quantity(bound) else ""
+    return f"{title}, but provided ratio is {ratio:.6f}" if ratio > parse_quantity(bound) else ""

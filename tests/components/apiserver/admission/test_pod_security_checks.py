@@ -14,7 +14,7 @@ def spec(*contexts: Any, **fields: Any) -> Any:
     return {"containers": made, **fields}
 
 
-def found(level: str, pod_spec: Any, minor: int | None = None, **annotations: str) -> list[str]:
+def found(level: str, pod_spec: Any, minor: int | None = None, annotations: Any = None) -> list[str]:
     findings = Level(level, minor).findings({"annotations": annotations}, pod_spec)
     return [finding.text() for finding in findings]
 
@@ -102,8 +102,8 @@ def test_baseline(pod_spec: Any, want: str) -> None:
 def test_annotations_of_apparmor() -> None:
     key = "container.apparmor.security.beta.kubernetes.io/a"
     text = f'annotation must not set AppArmor profile type to "{key}="unconfined""'
-    assert found("baseline", spec({}), **{key: "unconfined"}) == [f"forbidden AppArmor profile ({text})"]
-    assert found("baseline", spec({}), **{key: "runtime/default"}) == []
+    assert found("baseline", spec({}), annotations={key: "unconfined"}) == [f"forbidden AppArmor profile ({text})"]
+    assert found("baseline", spec({}), annotations={key: "runtime/default"}) == []
 
 
 @pytest.mark.parametrize(
