@@ -21,6 +21,7 @@ from kubewire.components.controllers.namespaces.defaults import (
 from kubewire.components.controllers.namespaces.deletion import NamespaceController
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
+from kubewire.components.controllers.nodes.ttl import TtlController
 from kubewire.components.controllers.replicaset.controller import ReplicaSetController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
@@ -32,6 +33,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "namespace-controller": NamespaceController,
     "node-ipam-controller": NodeIpamController,
     "node-lifecycle-controller": NodeLifecycleController,
+    "ttl-controller": TtlController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
     "daemonset-controller": DaemonSetController,
@@ -54,6 +56,7 @@ ALIASES = {
     "namespace": "namespace-controller",
     "nodeipam": "node-ipam-controller",
     "nodelifecycle": "node-lifecycle-controller",
+    "ttl": "ttl-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
     "daemonset": "daemonset-controller",
