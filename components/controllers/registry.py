@@ -23,6 +23,7 @@ from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
 from kubewire.components.controllers.nodes.ttl import TtlController
 from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.resourcequota.controller import ResourceQuotaController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
 
@@ -41,6 +42,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "job-controller": JobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
+    "resourcequota-controller": ResourceQuotaController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
@@ -64,6 +66,7 @@ ALIASES = {
     "job": "job-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
+    "resourcequota": "resourcequota-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",

@@ -16,6 +16,7 @@ from kubewire.components.apiserver.registry.admission.namespace_lifecycle import
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
 from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
+from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
@@ -34,6 +35,8 @@ PLUGINS: tuple[type[Plugin], ...] = (
     DefaultTolerationSeconds,
     DefaultIngressClass,
 )
+#: What comes after the plugins that ask other programs, because it counts what is really written.
+LAST: tuple[type[Plugin], ...] = (ResourceQuota,)
 
 
 class Admission:
@@ -46,8 +49,12 @@ class Admission:
         plugins: tuple[type[Plugin], ...] = PLUGINS,
         outside: tuple[Plugin, ...] = (),
     ) -> None:
-        """outside has the plugins that ask other programs or policies; they come last."""
-        self._plugins = (*(plugin(store) for plugin in plugins), *outside)
+        """outside has the plugins that ask other programs or policies; they come late."""
+        self._plugins = (
+            *(plugin(store) for plugin in plugins),
+            *outside,
+            *(plugin(store) for plugin in LAST),
+        )
         self._outside = outside
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
         self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}

@@ -15,7 +15,9 @@ from kubewire.components.kubeapi.resources import (
     INGRESSES,
     NAMESPACES,
     PODS,
+    RESOURCEQUOTAS,
     SERVICEACCOUNTS,
+    SERVICES,
     KubeObject,
     Resource,
 )
@@ -259,3 +261,68 @@ def test_names_of_sysctls(run: Run, namespace: Namespace, name: str, text: str) 
     with pytest.raises(ApiError) as error:
         made(run, POD_RESOURCE, body)
     assert error.value.message == f'Pod "p" is invalid: spec.securityContext.sysctls[0].name: {text}'
+
+
+class Quota:
+    """A quota in a namespace, with the status that its controller would have written."""
+
+    def __init__(self, run: Run, namespace: str, **hard: str) -> None:
+        self.run, self.namespace = run, namespace
+        full = {key.replace("_", ".").replace("..", "/"): value for key, value in hard.items()}
+        made(run, RESOURCEQUOTAS, {"metadata": {"name": "q", "namespace": namespace}, "spec": {"hard": full}})
+        status = {"status": {"hard": full, "used": dict.fromkeys(full, "0")}}
+        run(lambda client: client.patch(RESOURCEQUOTAS, "q", status, namespace, subresource="status"))
+
+    @property
+    def used(self) -> dict[str, str]:
+        stored = self.run(lambda client: client.get(RESOURCEQUOTAS, "q", self.namespace))
+        used: dict[str, str] = stored["status"]["used"]
+        return used
+
+
+def test_a_quota_counts_what_is_made_and_refuses_what_is_too_much(run: Run, namespace: Namespace) -> None:
+    name = namespace()
+    quota = Quota(run, name, pods="2", requests_cpu="1")
+    made(run, POD_RESOURCE, pod(name, "one", resources={"requests": {"cpu": "600m"}}))
+    assert quota.used == {"pods": "1", "requests.cpu": "600m"}
+    text = refused(run, POD_RESOURCE, pod(name, "two", resources={"requests": {"cpu": "500m"}}))
+    assert text == (
+        'pods "two" is forbidden: exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, '
+        "limited: requests.cpu=1"
+    )
+    assert refused(run, POD_RESOURCE, pod(name, "three")) == (
+        'pods "three" is forbidden: failed quota: q: must specify requests.cpu for: c'
+    )
+    assert quota.used == {"pods": "1", "requests.cpu": "600m"}
+
+
+def test_a_dry_run_uses_nothing(run: Run, namespace: Namespace) -> None:
+    name = namespace()
+    quota = Quota(run, name, count__configmaps="1")
+    path = f"/api/v1/namespaces/{name}/configmaps"
+    body = {"metadata": {"name": "m"}}
+    run(lambda client: client.request("POST", path, params={"dryRun": "All"}, body=body))
+    assert quota.used == {"count/configmaps": "0"}
+    run(lambda client: client.request("POST", path, body=body))
+    assert quota.used == {"count/configmaps": "1"}
+
+
+def test_a_service_that_changes_its_type_uses_more(run: Run, namespace: Namespace) -> None:
+    name = namespace()
+    quota = Quota(run, name, services="5", services_nodeports="1")
+    spec = {"ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]}
+    made(run, SERVICES, {"metadata": {"name": "s", "namespace": name}, "spec": spec})
+    assert quota.used == {"services": "1", "services.nodeports": "0"}
+    with pytest.raises(ApiError) as error:
+        run(lambda client: client.patch(SERVICES, "s", {"spec": {"type": "NodePort"}}, name))
+    assert "exceeded quota: q, requested: services.nodeports=2" in error.value.message
+    run(lambda client: client.patch(SERVICES, "s", {"metadata": {"labels": {"a": "b"}}}, name))
+    assert quota.used == {"services": "1", "services.nodeports": "0"}
+
+
+def test_a_quota_whose_use_is_unknown_lets_nothing_in(run: Run, namespace: Namespace) -> None:
+    name = namespace()
+    Quota(run, name, pods="1")
+    status = {"status": {"used": {"pods": None}}}
+    run(lambda client: client.patch(RESOURCEQUOTAS, "q", status, name, subresource="status"))
+    assert "status unknown for quota: q, resources: pods" in refused(run, POD_RESOURCE, pod(name))
