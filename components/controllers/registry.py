@@ -22,10 +22,12 @@ from kubewire.components.controllers.namespaces.defaults import (
 from kubewire.components.controllers.namespaces.deletion import NamespaceController
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
+from kubewire.components.controllers.nodes.ttl import TtlController
 from kubewire.components.controllers.replicaset.controller import (
     ReplicaSetController,
     ReplicationController,
 )
+from kubewire.components.controllers.resourcequota.controller import ResourceQuotaController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
 from kubewire.components.controllers.storage.controller import PersistentVolumeBinder
@@ -40,6 +42,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "namespace-controller": NamespaceController,
     "node-ipam-controller": NodeIpamController,
     "node-lifecycle-controller": NodeLifecycleController,
+    "ttl-controller": TtlController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
     "replicationcontroller-controller": ReplicationController,
@@ -49,6 +52,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
+    "resourcequota-controller": ResourceQuotaController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
@@ -69,6 +73,7 @@ ALIASES = {
     "namespace": "namespace-controller",
     "nodeipam": "node-ipam-controller",
     "nodelifecycle": "node-lifecycle-controller",
+    "ttl": "ttl-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
     "replicationcontroller": "replicationcontroller-controller",
@@ -78,6 +83,7 @@ ALIASES = {
     "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
+    "resourcequota": "resourcequota-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
