@@ -15,7 +15,9 @@ def process(proc: Path, pid: int, ticks: tuple[int, int, int, int], pages: int, 
     task = proc / str(pid) / "task" / str(pid)
     task.mkdir(parents=True)
     before = "S 1 1 1 0 -1 0 0 0 0 0"
-    (proc / str(pid) / "stat").write_text(f"{pid} (a ) b) {before} {' '.join(map(str, ticks))} 20 0 1 0 5 1000 {pages} 0")
+    (proc / str(pid) / "stat").write_text(
+        f"{pid} (a ) b) {before} {' '.join(map(str, ticks))} 20 0 1 0 5 1000 {pages} 0"
+    )
     (task / "children").write_text(children)
 
 
