@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.autoscaling.controller import HorizontalPodAutoscalerController
 from kubewire.components.controllers.controller import Context, Controller
 from kubewire.components.controllers.cronjob.controller import CronJobController
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
@@ -49,6 +50,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
+    "horizontal-pod-autoscaler-controller": HorizontalPodAutoscalerController,
     "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
@@ -80,6 +82,7 @@ ALIASES = {
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
     "job": "job-controller",
+    "horizontalpodautoscaling": "horizontal-pod-autoscaler-controller",
     "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
