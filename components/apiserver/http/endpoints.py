@@ -51,7 +51,11 @@ from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
 
 _MIN_WATCH_SECONDS = 1800
-_STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
+_STRATEGIES: dict[str, Strategy] = {
+    "status": "status",
+    "approval": "approval",
+    "finalize": "raw",
+}
 
 #: Group, version and kind of the body that a subresource's POST takes.
 _SCALE = ("autoscaling", "v1", "Scale")
@@ -277,7 +281,7 @@ class Endpoints:
         transform = patching.transform(served, call.media_type, call.body, self.merge_key)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, shape)
-        strategy: Strategy = "status" if info.subresource == "status" else "main"
+        strategy = _STRATEGIES.get(info.subresource, "main")
         result = self.registry.update(
             served,
             info.namespace,

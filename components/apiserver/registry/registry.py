@@ -52,7 +52,7 @@ from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 
 log = logging.getLogger(__name__)
 
-Strategy = Literal["main", "status", "raw"]
+Strategy = Literal["main", "status", "approval", "raw"]
 #: Makes the new object from a copy of the old one, which it may change.
 Transform = Callable[[KubeObject], KubeObject]
 
@@ -335,7 +335,11 @@ class Registry:
             self._complete(served, new)
             return
         spec = served.spec
-        prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
+        prepare = {
+            "main": spec.prepare_update,
+            "status": spec.prepare_status_update,
+            "approval": spec.prepare_approval,
+        }[strategy]
         self._default(served, new)
         if not admitted:
             admit(attributes)
@@ -360,7 +364,7 @@ class Registry:
                 raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
         if strategy == "main":
             self._validate(served, new, lambda: spec.validate_update(new, old))
-        elif strategy == "status":
+        elif strategy in ("status", "approval"):
             self._validate(served, new, lambda: spec.validate_status_update(new, old))
 
     def _check_preconditions(

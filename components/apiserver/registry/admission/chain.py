@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.certificates import (
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from kubewire.components.apiserver.registry.admission.default_ingress_class import (
     DefaultIngressClass,
 )
@@ -43,6 +47,8 @@ PLUGINS: tuple[type[Plugin], ...] = (
     DefaultStorageClass,
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
+    CertificateRequester,
+    CertificateSubjectRestriction,
     DefaultIngressClass,
 )
 #: What comes after the plugins that ask other programs, because it counts what is really written.
