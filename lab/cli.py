@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubewire.components.base import sources
+from kubewire.lab import passing
 from kubewire.lab.errors import BringUpFailed, LabError, UsageError, plain
 
 if TYPE_CHECKING:
     from kubewire.scenarios.engine.file.spec import LabSpec
 
+#: Names the lab of the commands that are given no --name.
+_LAB_VARIABLE = "KUBEWIRE_LAB"
 _DESCRIPTION = """\
 Kubernetes networking on real packets, with nothing to pull.
 
@@ -47,11 +50,8 @@ exit codes: 0 done; 1 failed (an expectation or a step of bring-up); 2 wrong inp
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code. An error is printed as one message on stderr."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # reported by the parser of the command, whose usage line helps most
-        getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+    options = _parse(parser, sys.argv[1:] if argv is None else argv)
     if not hasattr(options, "command"):
         parser.print_help()
         return 2
@@ -68,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    line = passing.divide(arguments)
+    options, unknown = parser.parse_known_args(line.own)
+    if unknown:  # reported by the parser of the command, whose usage line helps most
+        getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+    if line.passed is not None:
+        options.arguments = list(line.passed)
+    return options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,6 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--name",
+        default=argparse.SUPPRESS,
+        help="name of the lab, for every command that has --name "
+        f"(default: ${_LAB_VARIABLE}, or else 'default')",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_lab_commands(commands)
@@ -121,8 +137,9 @@ def _command(
 def _name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name",
-        default="default",
-        help="name of the lab (default: %(default)s); several labs can run at once",
+        default=os.environ.get(_LAB_VARIABLE) or "default",
+        help=f"name of the lab (default: %(default)s; ${_LAB_VARIABLE} sets it); several labs can "
+        "run at once",
     )
 
 
@@ -136,7 +153,9 @@ def _add_lab_commands(commands: Any) -> None:
     )
     up.add_argument(
         "--name",
-        help="name of the lab (default: the `name` in the lab file, or else 'default')",
+        default=os.environ.get(_LAB_VARIABLE) or None,
+        help=f"name of the lab (default: ${_LAB_VARIABLE}, then the `name` in the lab file, or "
+        "else 'default')",
     )
     up.add_argument(
         "--workers",
@@ -225,35 +244,24 @@ exit codes: 0 all scenarios passed or were skipped with a reason; 1 some failed;
 
 
 def _add_inside_commands(commands: Any) -> None:
-    kubectl = _command(
-        commands,
-        "kubectl",
-        _kubectl,
-        "run kubectl with the lab's kubeconfig, e.g. kubewire kubectl get pods -A",
-        signals=False,
-    )
-    _name(kubectl)
-    kubectl.add_argument(
-        "arguments",
-        nargs=argparse.REMAINDER,
-        metavar="...",
-        help="arguments for kubectl",
-    )
-    node = _command(
-        commands,
-        "node",
-        _node,
-        "run a command in a host's namespaces, e.g. kubewire node worker-1 -- iptables-save",
-        signals=False,
-    )
+    for name, run, example in (
+        ("kubectl", _kubectl, "get pods -A"),
+        ("helm", _helm, "install web ./chart"),
+    ):
+        text = f"run {name} with the lab's kubeconfig, e.g. kubewire {name} {example}"
+        program = _command(commands, name, run, text, signals=False)
+        _name(program)
+        _passed(program, "...", f"arguments for {name}, options too")
+    text = "run a command in a host's namespaces, e.g. kubewire node worker-1 -- iptables-save"
+    node = _command(commands, "node", _node, text, signals=False)
     _name(node)
     node.add_argument("host", help="name of a host: control-plane, worker-1, router, client, ...")
-    node.add_argument(
-        "arguments",
-        nargs=argparse.REMAINDER,
-        metavar="-- CMD",
-        help="the command (default: a shell)",
-    )
+    _passed(node, "-- CMD", "the command (default: a shell)")
+
+
+def _passed(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    """Shows in the help what passing.divide() takes off the line before argparse reads it."""
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar=metavar, help=text)
 
 
 def _add_scenario_commands(commands: Any) -> None:
@@ -282,12 +290,7 @@ def _add_scenario_commands(commands: Any) -> None:
         "run the static checks and the test suite (in a checkout)",
         signals=False,
     )
-    test.add_argument(
-        "arguments",
-        nargs=argparse.REMAINDER,
-        metavar="...",
-        help="arguments for pytest, e.g. tests/lab -k sandbox",
-    )
+    _passed(test, "...", "arguments for pytest, e.g. -k sandbox tests/lab")
     lock = _command(
         commands,
         "lock",
@@ -392,7 +395,7 @@ def _parse_own(arguments: Sequence[str]) -> argparse.Namespace | None:
     parser = build_parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction) and arguments[0] in action.choices:
-            return parser.parse_args(arguments)
+            return _parse(parser, arguments)
     return None
 
 
@@ -486,18 +489,24 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _kubectl(options: argparse.Namespace) -> int:
+    return _with_kubeconfig("kubectl", options, "on Debian: apt install kubernetes-client")
+
+
+def _helm(options: argparse.Namespace) -> int:
+    return _with_kubeconfig("helm", options, "https://helm.sh/docs/intro/install/ says how")
+
+
+def _with_kubeconfig(name: str, options: argparse.Namespace, install: str) -> int:
     import shutil
 
     from kubewire.lab.state import running
 
     state, _ = running(options.name)
-    program = shutil.which("kubectl")
+    program = shutil.which(name)
     if program is None:
-        raise UsageError(
-            "kubectl is not installed on this machine; on Debian: apt install kubernetes-client",
-        )
+        raise UsageError(f"{name} is not installed on this machine; {install}")
     os.environ["KUBECONFIG"] = str(state.kubeconfig)
-    os.execv(program, ["kubectl", *options.arguments])
+    os.execv(program, [name, *options.arguments])
 
 
 def _node(options: argparse.Namespace) -> int:
@@ -505,8 +514,7 @@ def _node(options: argparse.Namespace) -> int:
     from kubewire.lab.state import running
 
     state, record = running(options.name)
-    command = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
-    return nodes.run(state, record, options.host, command or ["bash"])
+    return nodes.run(state, record, options.host, options.arguments or ["bash"])
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from kubewire.components.controllers.controller import Context, Controller
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
+from kubewire.components.controllers.disruption.controller import DisruptionController
 from kubewire.components.controllers.endpoints.controller import EndpointsController
 from kubewire.components.controllers.endpointslice.controller import EndpointSliceController
 from kubewire.components.controllers.endpointslice.mirroring import EndpointSliceMirroringController
@@ -23,6 +24,10 @@ from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleControl
 from kubewire.components.controllers.replicaset.controller import ReplicaSetController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
+from kubewire.components.controllers.storage.controller import PersistentVolumeBinder
+from kubewire.components.controllers.storage.ephemeral import EphemeralVolumeController
+from kubewire.components.controllers.storage.protection import ClaimProtection, VolumeProtection
+from kubewire.components.controllers.storage.provisioner import LocalPathProvisioner
 
 #: The order only helps the reader: the garbage collector uses the informers of all others.
 CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
@@ -37,10 +42,16 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
+    "disruption-controller": DisruptionController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
     "service-cidr-controller": ServiceCIDRController,
+    "persistentvolume-binder-controller": PersistentVolumeBinder,
+    "persistentvolumeclaim-protection-controller": ClaimProtection,
+    "persistentvolume-protection-controller": VolumeProtection,
+    "ephemeral-volume-controller": EphemeralVolumeController,
+    "local-path-provisioner": LocalPathProvisioner,
     "pod-garbage-collector-controller": PodGarbageCollector,
     "garbage-collector-controller": GarbageCollector,
 }
@@ -58,9 +69,14 @@ ALIASES = {
     "statefulset": "statefulset-controller",
     "job": "job-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
+    "disruption": "disruption-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
+    "persistentvolume-binder": "persistentvolume-binder-controller",
+    "pvc-protection": "persistentvolumeclaim-protection-controller",
+    "pv-protection": "persistentvolume-protection-controller",
+    "ephemeral-volume": "ephemeral-volume-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }

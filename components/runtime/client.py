@@ -183,7 +183,7 @@ class RuntimeClient:
         stdin.
 
         The fork server closes its ends when the process ends. The caller closes its own to detach.
-        Raises RuntimeApiError if the process has ended and none of its output is kept for a client.
+        Raises RuntimeApiError if the process has ended, unless its output is kept (stdin_once).
         """
         given = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         named = {name: fd for name, fd in given.items() if fd is not None}

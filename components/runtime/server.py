@@ -298,8 +298,9 @@ class Server:
             text = f"process {message['id']!r} has no streams to attach to"
             raise RuntimeApiError(f"{text}: started without log or tty")
         ended = record.process.exit is not None
-        if ended and not record.streams.unheard:
-            # As containerd: a client that got an empty stream would not look into the log.
+        if ended and not record.spec.stdin_once:
+            # As containerd: a client that got an empty stream would not look into the log. The
+            # output of one with stdin_once is kept for its first client.
             raise RuntimeApiError(f"process {message['id']!r} has ended")
         taken = {name: fds.pop(name, None) for name in ("stdin", "stdout", "stderr")}
         if ended and taken["stdin"] is not None:

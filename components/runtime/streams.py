@@ -90,11 +90,6 @@ class _Source:
         self.open = True
         self.resume()
 
-    @property
-    def unheard(self) -> bool:
-        """Whether output is kept that no client has got."""
-        return bool(self._unheard)
-
     def attach(self, fd: int) -> None:
         sink = _Sink(self._loop, fd, self)
         self._sinks.append(sink)
@@ -202,11 +197,6 @@ class Streams:
         """Adds fd as the process's stdout or stderr."""
         self._owned.add(fd)
         self._sources[stream] = _Source(self._loop, fd, stream, self._log, keep=self._stdin_once)
-
-    @property
-    def unheard(self) -> bool:
-        """Whether output is kept for the first client that attaches."""
-        return any(source.unheard for source in self._sources.values())
 
     def set_terminal(self, master: int) -> None:
         """Adds the pty master, which is both stdin and stdout."""

@@ -7,9 +7,11 @@ plain requests; upgrade.py carries an upgraded connection.
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 from aiohttp import web
@@ -17,6 +19,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kubewire.components.apiserver import status
+from kubewire.components.apiserver.http.logsocket import is_websocket, send_as_messages
+from kubewire.components.apiserver.http.proxying import (
+    Place,
+    answer_headers,
+    forwarded_uri,
+    has_links,
+    rewritten_body,
+)
 from kubewire.components.apiserver.http.requestinfo import RequestInfo, flag
 from kubewire.components.apiserver.http.upgrade import (
     BUFFER,
@@ -62,10 +72,15 @@ class Connector:
         """Serves exec, attach, portforward, log and proxy; raises StatusError."""
         target = self._target(info, query)
         if target is None:
-            return web.Response(body=b"", headers={"Content-Type": "text/plain"})
+            return web.Response(status=204)
         connection = request.headers.get("Connection", "").lower()
-        if "upgrade" in connection and request.headers.get("Upgrade"):
+        upgrade = "upgrade" in connection and request.headers.get("Upgrade")
+        if upgrade and info.subresource != "log":
             return await self._upgrade(request, target)
+        if info.subresource == "proxy" and not info.rest and request.method in ("GET", "HEAD"):
+            # Links of a page are relative to its path, so the path must end with a slash.
+            asked = f"?{request.rel_url.raw_query_string}" if request.rel_url.query_string else ""
+            return web.Response(status=301, headers={"Location": f"{info.path}/{asked}"})
         if info.subresource in ("exec", "attach", "portforward"):
             raise status.bad_request("Upgrade request required")
         return await self._forward(request, target, info)
@@ -77,8 +92,7 @@ class Connector:
             case "services", "proxy":
                 return self._service_proxy(info, query)
             case "nodes", "proxy":
-                name, _, port = info.name.partition(":")
-                return self._kubelet(name, info.rest or "/", query, _port(port, 0))
+                return self._node_proxy(info, query)
             case "pods", _:
                 return self._kubelet_stream(info, query)
         raise status.no_such_path()
@@ -88,7 +102,6 @@ class Connector:
         node_name: str,
         path: str,
         query: Sequence[tuple[str, str]],
-        port: int = 0,
     ) -> Target:
         node = self.registry.store.get(Key("nodes", "", node_name))
         if node is None:
@@ -102,12 +115,21 @@ class Connector:
             raise status.internal_error(
                 f"no preferred addresses found; known addresses: {list(addresses)}",
             )
-        number = port or endpoint or _KUBELET_PORT
+        number = endpoint or _KUBELET_PORT
         if not 0 < number < 65536:
             raise status.internal_error(
                 f"error dialing backend: dial tcp: address {number}: invalid port",
             )
-        return Target("https", host, number, path, query)
+        return Target("https", host, number, path, query, kubelet=True)
+
+    def _node_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
+        """The kubelet, or with another port another server of the node."""
+        scheme, name, port = split_scheme_name_port(info.name, "node")
+        number = _port(port, 0)
+        kubelet = self._kubelet(name, info.rest or "/", query)
+        if number in (0, kubelet.port):
+            return kubelet
+        return replace(kubelet, scheme=scheme or "http", port=number, kubelet=False)
 
     def _pod(self, namespace: str, name: str) -> KubeObject:
         pod = self.registry.store.get(Key("pods", namespace, name))
@@ -142,26 +164,31 @@ class Connector:
             raise status.bad_request(f"pod {name} does not have a host assigned")
 
     def _pod_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
-        scheme, name, port = split_scheme_name_port(info.name)
+        scheme, name, port = split_scheme_name_port(info.name, "pod")
         pod = self._pod(info.namespace, name)
         address = (pod.get("status") or {}).get("podIP")
         if not address:
             raise status.bad_request("address not allowed")
         containers = pod["spec"]["containers"]
         ports = [port for container in containers for port in container.get("ports") or []]
-        number = ports[0]["containerPort"] if ports and not port else 80
+        number = ports[0]["containerPort"] if ports else 443 if scheme == "https" else 80
         return Target(scheme or "http", address, _port(port, number), info.rest or "/", query)
 
     def _service_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
-        scheme, name, port = split_scheme_name_port(info.name)
+        scheme, name, port = split_scheme_name_port(info.name, "service")
         service = self.registry.store.get(Key("services", info.namespace, name))
         if service is None:
             raise status.not_found("", "services", name)
-        wanted = _service_port(service.obj, port)
-        address, number = self._ready_endpoint(info.namespace, name, wanted)
+        wanted = service_port_name(service.obj, port)
+        endpoints = list(self._ready_endpoints(info.namespace, name, wanted))
+        if not endpoints:
+            raise status.service_unavailable(f'no endpoints available for service "{name}"')
+        address, number = random.choice(endpoints)
         return Target(scheme or "http", address, number, info.rest or "/", query)
 
-    def _ready_endpoint(self, namespace: str, service: str, port: KubeObject) -> tuple[str, int]:
+    def _ready_endpoints(
+        self, namespace: str, service: str, port: str
+    ) -> Iterator[tuple[str, int]]:
         for stored in self.registry.store.items("endpointslices.discovery.k8s.io"):
             labels = stored.obj["metadata"].get("labels") or {}
             owner = (stored.key.namespace, labels.get("kubernetes.io/service-name"))
@@ -170,14 +197,18 @@ class Connector:
             numbers = [
                 item["port"]
                 for item in stored.obj.get("ports") or []
-                if item.get("port") and (item.get("name") or "") == (port.get("name") or "")
+                if item.get("port") and (item.get("name") or "") == port
             ]
             for endpoint in stored.obj.get("endpoints") or []:
                 if numbers and (endpoint.get("conditions") or {}).get("ready", True):
-                    return endpoint["addresses"][0], numbers[0]
-        raise status.service_unavailable(f'no endpoints available for service "{service}"')
+                    yield endpoint["addresses"][0], numbers[0]
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, target: Target) -> ssl.SSLContext | None:
+        if target.scheme != "https":
+            return None
+        return self._kubelet_tls() if target.kubelet else _unverified()
+
+    def _kubelet_tls(self) -> ssl.SSLContext:
         if self._context is None:
             context = ssl.create_default_context(cafile=self.authority or None)
             if not self.authority:
@@ -204,23 +235,31 @@ class Connector:
             )  # fmt: skip
         body = await request.read() if request.body_exists else None
         url = f"{target.scheme}://{target.authority}{target.path_and_query}"
+        prefix = info.path.removesuffix(info.rest)
+        place = Place(prefix, target.authority, request.headers.get("Host", ""))
         try:
             async with self._session.request(
                 request.method,
                 URL(url, encoded=True),
                 data=body,
-                headers=_end_to_end(request.headers),
-                ssl=self._tls() if target.scheme == "https" else True,
+                headers=_sent_on(request, info, place),
+                ssl=self._tls(target) or True,
                 allow_redirects=False,
             ) as answer:
-                if info.subresource == "log":
-                    await _check_log_answer(answer, info.name)
-                return await _relay(request, answer)
+                if info.subresource == "proxy":
+                    return await _relay_proxied(request, answer, place)
+                await _check_log_answer(answer, info.name)
+                if is_websocket(request):
+                    return await send_as_messages(request, answer.content.iter_any())
+                return await _relay(request, answer, answer.headers)
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
+            if info.subresource == "proxy":
+                text = f"error trying to reach service: {_why(target, error)}"
+                raise status.service_unavailable(text) from error
             raise _dial_error(request, target, error) from error
 
     async def _upgrade(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        context = self._tls() if target.scheme == "https" else None
+        context = self._tls(target)
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 reader, writer = await asyncio.open_connection(
@@ -273,9 +312,36 @@ async def _check_log_answer(answer: aiohttp.ClientResponse, pod: str) -> None:
     raise status.backend_response(answer.status, text, f"pods/log {pod}")
 
 
-async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    received = answer.headers.items()
-    headers = CIMultiDict((key, value) for key, value in received if key.lower() not in HOP_BY_HOP)
+async def _relay_proxied(
+    request: web.BaseRequest,
+    answer: aiohttp.ClientResponse,
+    place: Place,
+) -> web.StreamResponse:
+    headers = answer_headers(place, CIMultiDict(answer.headers))
+    if request.method == "HEAD" or not has_links(answer.headers):
+        return await _relay(request, answer, headers)
+    page = await answer.read()
+    try:
+        encoding = answer.headers.get("Content-Encoding", "")
+        body = await asyncio.to_thread(rewritten_body, place, encoding, page)
+    except ValueError as error:
+        raise status.service_unavailable(f"error trying to reach service: {error}") from error
+    kept = CIMultiDict(
+        (key, value)
+        for key, value in headers.items()
+        if key.lower() not in HOP_BY_HOP | {"content-length"}
+    )
+    return web.Response(status=answer.status, reason=answer.reason, headers=kept, body=body)
+
+
+async def _relay(
+    request: web.BaseRequest,
+    answer: aiohttp.ClientResponse,
+    received: Mapping[str, str],
+) -> web.StreamResponse:
+    headers = CIMultiDict(
+        (key, value) for key, value in received.items() if key.lower() not in HOP_BY_HOP
+    )
     response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     if "Content-Length" not in headers:
         response.enable_chunked_encoding()
@@ -293,9 +359,37 @@ async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> we
     return response
 
 
-def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    dropped = HOP_BY_HOP | {"authorization", "host", "content-length"}
-    return CIMultiDict((key, value) for key, value in headers.items() if key.lower() not in dropped)
+def _sent_on(request: web.BaseRequest, info: RequestInfo, place: Place) -> CIMultiDict[str]:
+    """The headers for the backend. A proxied one gets the client's Host, address and path, too."""
+    dropped = HOP_BY_HOP | {"authorization", "content-length"}
+    if info.subresource != "proxy":
+        dropped |= {"host"}
+    kept = CIMultiDict(
+        (key, value) for key, value in request.headers.items() if key.lower() not in dropped
+    )
+    if info.subresource == "proxy":
+        kept["X-Forwarded-Uri"] = forwarded_uri(place, info.rest)
+        if request.remote:
+            before = ", ".join(kept.popall("X-Forwarded-For", []))
+            kept["X-Forwarded-For"] = f"{before}, {request.remote}" if before else request.remote
+    return kept
+
+
+def _why(target: Target, error: BaseException) -> str:
+    """A failure in the words of Go's net package."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(error, TimeoutError):
+        return f"dial tcp {target.authority}: i/o timeout"
+    if isinstance(cause, OSError) and cause.errno:
+        return f"dial tcp {target.authority}: connect: {os.strerror(cause.errno).lower()}"
+    return str(error) or type(error).__name__
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def stream_parameters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -330,16 +424,20 @@ def container_of(pod: KubeObject, asked: str) -> str:
     raise status.bad_request(text)
 
 
-def split_scheme_name_port(text: str) -> tuple[str, str, str]:
-    """Splits [scheme:]name[:port] (apimachinery's SplitSchemeNamePort)."""
-    parts = text.split(":")
-    if len(parts) == 1:
-        return "", parts[0], ""
-    if len(parts) == 2:
-        return "", parts[0], parts[1]
-    if len(parts) == 3 and parts[0] in ("", "http", "https"):
-        return parts[0], parts[1], parts[2]
-    raise status.bad_request(f'invalid proxy request "{text}"')
+def split_scheme_name_port(text: str, kind: str) -> tuple[str, str, str]:
+    """Splits [scheme:]name[:port] (apimachinery's SplitSchemeNamePort). Raises 400, which names the
+    kind of the object."""
+    scheme = name = port = ""
+    match text.split(":"):
+        case [name]:
+            pass
+        case [name, port]:
+            pass
+        case [scheme, name, port]:
+            scheme = scheme.lower()
+    if not name or scheme not in ("", "http", "https"):
+        raise status.bad_request(f'invalid {kind} request "{text}"')
+    return scheme, name, port
 
 
 def _named(query: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]:
@@ -354,10 +452,17 @@ def _port(text: str, default: int) -> int:
     return int(text)
 
 
-def _service_port(service: KubeObject, wanted: str) -> KubeObject:
+def service_port_name(service: KubeObject, wanted: str) -> str:
+    """The name of the port that is asked for by name or number, which its endpoints have, too.
+
+    Without a name the port without one is meant. Raises 503 for a number that the Service does not
+    have.
+    """
     ports = service["spec"].get("ports") or []
+    if not (wanted.isascii() and wanted.isdigit()):
+        return wanted
     for port in ports:
-        if not wanted or wanted in (port.get("name"), str(port["port"])):
-            return dict(port)
+        if wanted.lstrip("0") == str(port["port"]):
+            return str(port.get("name") or "")
     name = service["metadata"]["name"]
-    raise status.service_unavailable(f'no service port "{wanted}" found for service "{name}"')
+    raise status.service_unavailable(f'no service port {wanted} found for service "{name}"')

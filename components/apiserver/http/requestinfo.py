@@ -63,8 +63,8 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
     plural = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    marker = f"/{name}/{subresource}" if subresource else ""
-    tail = raw_path[raw_path.index(marker) + len(marker) :] if marker and marker in raw_path else ""
+    taken = len(parts) - len(rest) + 3
+    tail = raw_path.lstrip("/").split("/", taken)[taken:] if subresource else []
     verb = _verb(method, name, watching or flag(query.get("watch")))
     return RequestInfo(
         True,
@@ -76,7 +76,7 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
         plural,
         name,
         subresource,
-        tail,
+        f"/{tail[0]}" if tail else "",
     )
 
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http.authentication import User
+from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import HttpConnection, can_upgrade
 
 DIAL_SECONDS = 10.0
@@ -81,13 +81,18 @@ class Hijacked(web.StreamResponse):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a request is sent on to; path starts with a slash and has no query."""
+    """Where a request is sent on to; path starts with a slash and has no query.
+
+    kubelet: the API server shows its certificate there and verifies the other side's. Other
+    servers get no certificate, and theirs are not verified, as nobody has told whose they are.
+    """
 
     scheme: str
     host: str
     port: int
     path: str
     query: Sequence[tuple[str, str]] = ()
+    kubelet: bool = False
 
     @property
     def path_and_query(self) -> str:

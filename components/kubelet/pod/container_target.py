@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +27,17 @@ _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 #: Finds the worker of a pod by namespace and name.
 Find = Callable[[str, str], PodWorker | None]
+
+
+#: `kubectl run -it` attaches when it has seen that the container runs. A quick command may have
+#: ended by then, so for this many seconds it can still be attached to.
+_ATTACH_AFTER_END = 1.0
+
+
+def can_be_attached_to(record: ContainerRecord, now: float) -> bool:
+    """Whether a container runs, or has just ended. The runtime refuses an ended one whose output
+    it does not keep for a client (stdinOnce), so that the client reads the log."""
+    return record.running or now - record.finished_at < _ATTACH_AFTER_END
 
 
 class RuntimeSession:
@@ -97,14 +109,15 @@ class RuntimeTarget:
 
     def running(self, namespace: str, pod: str, container: str) -> ContainerRecord | None:
         """The container's run; None if it does not run. Raises TargetError for an unknown pod."""
+        record = self._record(namespace, pod, container)
+        return record if record is not None and record.running else None
+
+    def _record(self, namespace: str, pod: str, container: str) -> ContainerRecord | None:
         worker = self._find(namespace, pod)
         if worker is None:
             raise TargetError(404, f"pod does not exist: {pod}_{namespace}")
         name = container or default_container(worker)
-        record = worker.state.record.current.get(name)
-        if record is None or not record.running:
-            return None
-        return record
+        return worker.state.record.current.get(name)
 
     async def exec(
         self,
@@ -160,14 +173,17 @@ class RuntimeTarget:
         stderr: bool,
         tty: bool,
     ) -> RuntimeSession:
-        record = self.running(namespace, pod, container)
-        if record is None:
+        record = self._record(namespace, pod, container)
+        if record is None or not can_be_attached_to(record, time.time()):
             raise TargetError(404, f"container {container} not found in pod {pod}_{namespace}")
         process_ends, kubelet_ends = _pipes(stdin, stdout, stderr and not tty)
         try:
             await self._attach(record.id, process_ends)
         except (RuntimeApiError, OSError) as error:
             _close(kubelet_ends)
+            if not record.running:
+                text = f"container {container} not found in pod {pod}_{namespace}"
+                raise TargetError(404, text) from error
             raise TargetError(500, f"failed to attach to container: {error}") from error
         finally:
             _close(process_ends)

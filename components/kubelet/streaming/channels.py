@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
+from kubewire.components.kubelet.streaming.numbered import Closed, NumberedMessages
 from kubewire.components.kubelet.streaming.remotecommand import ChannelsClosed
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
 
@@ -17,32 +18,40 @@ CLOSE = 255
 _STREAMS_SECONDS = 30.0
 
 
+def is_structured(protocol: str) -> bool:
+    """Whether the final status is JSON (since v4). Before, it is the text of a failure."""
+    return protocol.startswith(("v4.", "v5."))
+
+
 class WebSocketChannels:
-    """The protocols v4.channel.k8s.io and v5.channel.k8s.io."""
+    """The protocols channel.k8s.io and base64.channel.k8s.io, their v4 forms, and v5."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
+        self._messages = NumberedMessages(socket)
+
+    @property
+    def structured(self) -> bool:
+        return is_structured(self._messages.protocol)
 
     async def receive(self) -> tuple[str, bytes | None]:
         while True:
-            message = await self._socket.receive()
-            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
-                raise ChannelsClosed
-            data = message.data.encode() if isinstance(message.data, str) else message.data
-            if not data:
-                continue
-            if data[0] == CLOSE:
-                if len(data) > 1 and NAMES.get(data[1]) == "stdin":
+            try:
+                number, data = await self._messages.receive()
+            except Closed:
+                raise ChannelsClosed from None
+            if number == CLOSE and self._messages.protocol.startswith("v5."):
+                if data and NAMES.get(data[0]) == "stdin":
                     return "stdin", None
                 continue
-            name = NAMES.get(data[0], "")
-            if name in ("stdin", "resize") and len(data) > 1:
-                return name, data[1:]
+            name = NAMES.get(number, "")
+            if name in ("stdin", "resize") and data:
+                return name, data
 
     async def send(self, channel: str, data: bytes) -> None:
         try:
-            await self._socket.send_bytes(bytes([NUMBERS[channel]]) + data)
-        except (ConnectionError, RuntimeError) as error:
+            await self._messages.send(NUMBERS[channel], data)
+        except Closed as error:
             raise ChannelsClosed from error
 
     async def finish(self) -> None:
@@ -53,8 +62,9 @@ class WebSocketChannels:
 class SpdyChannels:
     """A SPDY stream per channel, whose header streamType is the channel's name."""
 
-    def __init__(self, connection: SpdyStreams) -> None:
+    def __init__(self, connection: SpdyStreams, protocol: str = "") -> None:
         self._connection = connection
+        self.structured = is_structured(protocol)
         self._streams: dict[str, Stream] = {}
         # The queue is short, so that data that the process does not read waits in the streams,
         # whose size is limited in bytes.

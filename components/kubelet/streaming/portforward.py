@@ -1,16 +1,21 @@
-"""port-forward: connections into a pod's network namespace, with two SPDY streams each.
+"""port-forward: connections into a pod's network namespace, with two streams each.
 
-The client opens a data stream and an error stream with the headers streamType, port and requestID.
-Errors are plain text on the error stream
+Over SPDY the client opens a data stream and an error stream with the headers streamType, port and
+requestID, as often as it likes. Over the channels of a WebSocket it gets one connection for each
+port of the request: port number i (from 0) has its data on channel 2i and its errors on channel
+2i + 1, and both begin with the port as two bytes, the lower one first. Errors are plain text
 (https://kubernetes.io/docs/reference/kubectl/generated/kubectl_port-forward/).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+from kubewire.components.kubelet.streaming.numbered import Closed, NumberedMessages
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
 from kubewire.components.kubelet.streaming.target import ContainerTarget, TargetError
 
@@ -56,7 +61,7 @@ async def _forward(
     try:
         reader, writer = await target.port_connect(pod.namespace, pod.name, int(port))
     except (OSError, TargetError, ValueError) as problem:
-        text = f"error forwarding port {port} to pod {pod.name}, uid {pod.uid}: {problem}"
+        text = _failure(port, pod, problem)
         with suppress(OSError):
             await error.send(text.encode())
             await error.close()
@@ -73,6 +78,83 @@ async def _forward(
         await asyncio.gather(downward, return_exceptions=True)
         connection.forget(data, error)
         writer.close()
+
+
+def _failure(port: int | str, pod: Pod, problem: Exception) -> str:
+    return f"error forwarding port {port} to pod {pod.name}, uid {pod.uid}: {problem}"
+
+
+class _Channel:
+    """The pod's side of a WebSocket's data channel: a connection into the pod, or its failure."""
+
+    def __init__(self, messages: NumberedMessages, index: int, port: int) -> None:
+        self._messages = messages
+        self._data = 2 * index
+        self._port = port
+        self._opened: asyncio.Future[asyncio.StreamWriter | None] = asyncio.Future()
+
+    async def announce(self) -> None:
+        """Says the port on both channels, as the client expects before anything else."""
+        for number in (self._data, self._data + 1):
+            await self._messages.send(number, self._port.to_bytes(2, "little"))
+
+    async def carry(self, target: ContainerTarget, pod: Pod) -> None:
+        """Connects, and carries what the pod says until it closes its side."""
+        try:
+            reader, writer = await target.port_connect(pod.namespace, pod.name, self._port)
+        except (OSError, TargetError) as problem:
+            self._opened.set_result(None)
+            text = _failure(self._port, pod, problem)
+            await self._messages.send(self._data + 1, text.encode())
+            return
+        self._opened.set_result(writer)
+        try:
+            with suppress(OSError):
+                while chunk := await reader.read(32 * 1024):
+                    await self._messages.send(self._data, chunk)
+        finally:
+            writer.close()
+
+    async def write(self, data: bytes) -> None:
+        """Writes what the client says; drops it when the pod does not take it any more."""
+        writer = await self._opened
+        if writer is not None and not writer.is_closing():
+            with suppress(OSError):
+                writer.write(data)
+                await writer.drain()
+
+
+async def serve_numbered(
+    messages: NumberedMessages,
+    ports: Sequence[int],
+    target: ContainerTarget,
+    pod: Pod,
+) -> None:
+    """Forwards each port once, until every connection has ended or the client is gone."""
+    channels = [_Channel(messages, index, port) for index, port in enumerate(ports)]
+    with suppress(Closed):
+        for channel in channels:
+            await channel.announce()
+    forwards = asyncio.gather(*(channel.carry(target, pod) for channel in channels))
+    incoming = asyncio.ensure_future(_dispatch(messages, channels))
+    either: set[asyncio.Future[Any]] = {forwards, incoming}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        forwards.cancel()
+        incoming.cancel()
+        await asyncio.gather(forwards, incoming, return_exceptions=True)
+
+
+async def _dispatch(messages: NumberedMessages, channels: Sequence[_Channel]) -> None:
+    """Gives what the client says to its connection. As upstream's, one port that does not read
+    makes the others wait."""
+    with suppress(Closed):
+        while True:
+            number, data = await messages.receive()
+            index, is_error = divmod(number, 2)
+            if data and not is_error and 0 <= index < len(channels):
+                await channels[index].write(data)
 
 
 async def _to_pod(stream: Stream, writer: asyncio.StreamWriter) -> None:

@@ -17,6 +17,8 @@ from kubewire.components.kubelet.streaming.target import ExecSession, TargetErro
 
 #: Seconds to wait for the output of background processes after the command itself has ended.
 _DRAIN_SECONDS = 2.0
+#: Seconds to wait after the end of a command for the first size of the client's terminal.
+_SIZE_SECONDS = 0.25
 
 
 class ChannelsClosed(Exception):
@@ -24,7 +26,13 @@ class ChannelsClosed(Exception):
 
 
 class Channels(Protocol):
-    """A connection with the channels stdin, stdout, stderr, error and resize."""
+    """A connection with the channels stdin, stdout, stderr, error and resize.
+
+    structured: the client reads the final status as JSON, and not as the text of a failure.
+    """
+
+    @property
+    def structured(self) -> bool: ...
 
     async def receive(self) -> tuple[str, bytes | None]:
         """The next message of stdin or resize; None instead of data means the end of that channel.
@@ -73,9 +81,17 @@ def internal_error(message: str) -> dict[str, Any]:
 
 async def report(channels: Channels, status: dict[str, Any]) -> None:
     """Sends the final Status and closes the connection."""
+    said = final_message(status, structured=channels.structured)
     with suppress(ChannelsClosed):
-        await channels.send("error", json.dumps(status).encode())
+        if said:
+            await channels.send("error", said)
         await channels.finish()
+
+
+def final_message(status: dict[str, Any], *, structured: bool) -> bytes:
+    """What the error channel says at the end; before v4, nothing of a success."""
+    text: str = json.dumps(status) if structured else status.get("message", "")
+    return text.encode()
 
 
 async def report_failure(channels: Channels, error: TargetError) -> None:
@@ -83,14 +99,18 @@ async def report_failure(channels: Channels, error: TargetError) -> None:
     await report(channels, internal_error(error.message))
 
 
-async def run(session: ExecSession, channels: Channels) -> None:
-    """Copies the streams until the process ends or the client is gone, then closes the session."""
+async def run(session: ExecSession, channels: Channels, *, tty: bool = False) -> None:
+    """Copies the streams until the process ends or the client is gone, then closes the session.
+
+    tty: the client has a terminal, and says its size as soon as it is connected.
+    """
+    sized = asyncio.Event()
     outputs = [
         asyncio.ensure_future(_output(descriptor, name, channels))
         for name, descriptor in (("stdout", session.stdout), ("stderr", session.stderr))
         if descriptor >= 0
     ]
-    incoming = asyncio.ensure_future(_input(session, channels))
+    incoming = asyncio.ensure_future(_input(session, channels, sized))
     ended = asyncio.ensure_future(session.wait())
     try:
         await asyncio.wait({ended, incoming}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +118,8 @@ async def run(session: ExecSession, channels: Channels) -> None:
             return  # the client is gone; close() ends the process
         if outputs:
             await asyncio.wait(outputs, timeout=_DRAIN_SECONDS)
+        if tty:
+            await _wait_for_size(sized)
         code = ended.result()
         await report(channels, exited(code) if code else success())
     finally:
@@ -107,13 +129,21 @@ async def run(session: ExecSession, channels: Channels) -> None:
         await session.close()
 
 
+async def _wait_for_size(sized: asyncio.Event) -> None:
+    """Lets the client say its terminal's size before the connection is closed: kubectl logs an
+    error if it cannot. A client that has none to say is not waited for any longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SIZE_SECONDS):
+            await sized.wait()
+
+
 async def _output(descriptor: int, name: str, channels: Channels) -> None:
     with suppress(ChannelsClosed):
         async for chunk in read_chunks(descriptor):
             await channels.send(name, chunk)
 
 
-async def _input(session: ExecSession, channels: Channels) -> None:
+async def _input(session: ExecSession, channels: Channels, sized: asyncio.Event) -> None:
     """Copies stdin and resizes, and returns when the client is gone; the end of stdin is no end."""
     while True:
         try:
@@ -121,6 +151,7 @@ async def _input(session: ExecSession, channels: Channels) -> None:
         except ChannelsClosed:
             return
         if channel == "resize" and data:
+            sized.set()
             await _resize(session, data)
         elif channel == "stdin" and session.stdin >= 0:
             if data is None:

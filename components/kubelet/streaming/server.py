@@ -3,15 +3,17 @@
 `kubectl exec` needs several byte streams in both directions (stdin, stdout, stderr, the exit
 status, resizes of the terminal), but HTTP/1.1 has one request and one response. So the client asks
 to upgrade the connection to a protocol that multiplexes streams. There are two. SPDY/3.1 is the
-older one, and still the one of older clients and of port-forward. WebSocket carries each message
-with the number of its channel (KEP-4006); port-forward over WebSocket tunnels the SPDY connection
-in its messages. The API server passes the upgraded connection through, so both kinds arrive here.
+older one, and still the one of older clients. WebSocket carries each message with the number of
+its channel. kubectl's port-forward tunnels the SPDY connection in such messages (KEP-4006); other
+client libraries use two channels for each port. The API server passes the upgraded connection
+through, so all of them arrive here.
 
 The layers, from the bytes to the process:
 
     upgrade.py        takes SPDY connections away from aiohttp, which only knows WebSocket upgrades
     spdy.py           SPDY framing: bytes in, events out (no I/O)
     spdy_streams.py   streams with flow control over a socket or a WebSocket
+    numbered.py       WebSocket messages that begin with the number of their channel
     channels.py       the channels stdin, stdout, stderr, error, resize, over either protocol
     remotecommand.py  copies between channels and a process; portforward.py between streams and TCP
     target.py         what a pod offers: exec, attach, port_connect (pod/container_target.py)
@@ -40,6 +42,7 @@ from aiohttp import web
 from kubewire.components.base.connections import can_upgrade
 from kubewire.components.kubelet.streaming import portforward, remotecommand
 from kubewire.components.kubelet.streaming.channels import SpdyChannels, WebSocketChannels
+from kubewire.components.kubelet.streaming.numbered import NumberedMessages
 from kubewire.components.kubelet.streaming.remotecommand import Channels, ChannelsClosed
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams
 from kubewire.components.kubelet.streaming.target import ContainerTarget, ExecSession, TargetError
@@ -51,11 +54,18 @@ from kubewire.components.kubelet.streaming.upgrade import (
 
 #: The supported versions, best first; the client offers those that it supports.
 REMOTECOMMAND_SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io")
-REMOTECOMMAND_WEBSOCKET = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+REMOTECOMMAND_WEBSOCKET = (
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+)
 #: The largest WebSocket message, in bytes; clients send messages of some ten thousand bytes.
 MAX_MESSAGE = 16 * 1024 * 1024
 PORTFORWARD_SPDY = "portforward.k8s.io"
 PORTFORWARD_TUNNEL = "SPDY/3.1+portforward.k8s.io"
+PORTFORWARD_WEBSOCKET = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io")
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class StreamRequest:
     stdout: bool
     stderr: bool
     tty: bool
+    ports: tuple[int, ...] = ()
 
     def streams(self) -> set[str]:
         """The SPDY streams that the client will open."""
@@ -104,12 +115,19 @@ def parse(path: str, query: Mapping[str, Sequence[str]]) -> StreamRequest:
         stdout=flag("output", "stdout"),
         stderr=flag("error", "stderr"),
         tty=flag("tty"),
+        ports=tuple(_port(text) for value in query.get("port", ()) for text in value.split(",")),
     )
     if verb != "portForward" and not (request.stdin or request.stdout or request.stderr):
         raise TargetError(400, "you must specify at least 1 of stdin, stdout, stderr")
     if verb == "exec" and not request.command:
         raise TargetError(400, "you must specify at least one command for the container")
     return request
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise TargetError(400, f'unable to parse "{text}" as a port')
+    return int(text)
 
 
 async def _open(target: ContainerTarget, request: StreamRequest) -> ExecSession:
@@ -126,11 +144,13 @@ async def _open(target: ContainerTarget, request: StreamRequest) -> ExecSession:
     )
 
 
-async def _carry(opened: ExecSession | TargetError, channels: Channels) -> None:
+async def _carry(
+    opened: ExecSession | TargetError, channels: Channels, asked: StreamRequest
+) -> None:
     if isinstance(opened, TargetError):
         await remotecommand.report_failure(channels, opened)
     else:
-        await remotecommand.run(opened, channels)
+        await remotecommand.run(opened, channels, tty=asked.tty)
 
 
 async def _opened(target: ContainerTarget, request: StreamRequest) -> ExecSession | TargetError:
@@ -151,9 +171,9 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
     try:
         asked = parse(request.path, {name: request.query.getall(name) for name in request.query})
         if asked.verb == "portForward":
-            return await _tunnel(request, target, asked)
+            return await _portforward(request, target, asked)
         socket = web.WebSocketResponse(protocols=REMOTECOMMAND_WEBSOCKET, max_msg_size=MAX_MESSAGE)
-        _check_handshake(socket, request)
+        _check_handshake(socket, request, REMOTECOMMAND_WEBSOCKET)
         opened = await _opened(target, asked)
     except TargetError as error:
         return web.Response(status=error.status, text=error.message)
@@ -168,25 +188,48 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
         # An empty message tells the client that the streams are connected.
         first = "stdout" if asked.stdout else "stderr" if asked.stderr else "error"
         await channels.send(first, b"")
-    await _carry(opened, channels)
+    await _carry(opened, channels, asked)
     return socket
 
 
-def _check_handshake(socket: web.WebSocketResponse, request: web.Request) -> None:
-    """Checks that the request can be upgraded, before anything starts. Raises TargetError 400."""
+def _check_handshake(
+    socket: web.WebSocketResponse, request: web.Request, protocols: Sequence[str]
+) -> None:
+    """Checks that the request can be upgraded, before anything starts. Raises TargetError 400, and
+    as upstream's WebSocket library 403 for a client that offers only protocols that are not
+    supported. One that offers none gets binary messages without a protocol."""
     if not can_upgrade(socket, request):
         raise TargetError(400, "unable to upgrade: missing upgrade headers in request")
+    offered = _offered(request)
+    if offered and not set(offered) & set(protocols):
+        text = f"requested protocol(s) are not supported: {offered}; supports {list(protocols)}"
+        raise TargetError(403, text)
 
 
-async def _tunnel(
+def _offered(request: web.Request) -> list[str]:
+    lines = request.headers.getall("Sec-WebSocket-Protocol", ())
+    return [name.strip() for line in lines for name in line.split(",")]
+
+
+async def _portforward(
     request: web.Request,
     target: ContainerTarget,
     asked: StreamRequest,
 ) -> web.StreamResponse:
-    socket = web.WebSocketResponse(protocols=(PORTFORWARD_TUNNEL,), max_msg_size=MAX_MESSAGE)
-    _check_handshake(socket, request)
+    tunnelled = PORTFORWARD_TUNNEL in _offered(request)
+    protocols = (PORTFORWARD_TUNNEL,) if tunnelled else PORTFORWARD_WEBSOCKET
+    if not tunnelled and not asked.ports:
+        raise TargetError(400, 'query parameter "port" is required')
+    socket = web.WebSocketResponse(protocols=protocols, max_msg_size=MAX_MESSAGE)
+    _check_handshake(socket, request, protocols)
     await socket.prepare(request)
-    await _forward(SpdyStreams(WebSocketCarrier(socket)), target, asked)
+    pod = portforward.Pod(asked.namespace, asked.pod)
+    if tunnelled:
+        await _forward(SpdyStreams(WebSocketCarrier(socket)), target, asked)
+    else:
+        await portforward.serve_numbered(NumberedMessages(socket), asked.ports, target, pod)
+    with suppress(ConnectionError, RuntimeError):
+        await socket.close()
     return socket
 
 
@@ -222,19 +265,20 @@ async def spdy(
     if opened is None:
         await _forward(connection, target, asked)
     else:
-        await _remotecommand(connection, opened, asked)
+        await _remotecommand(connection, opened, asked, version)
 
 
 async def _remotecommand(
     connection: SpdyStreams,
     opened: ExecSession | TargetError,
     asked: StreamRequest,
+    version: str,
 ) -> None:
     running = asyncio.ensure_future(connection.run())
-    channels = SpdyChannels(connection)
+    channels = SpdyChannels(connection, version)
     try:
         await channels.accept(asked.streams())
-        await _carry(opened, channels)
+        await _carry(opened, channels, asked)
     except ChannelsClosed:
         if not isinstance(opened, TargetError):
             await opened.close()

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp import WSServerHandshakeError
 
-from kubewire.components.apiserver.http.connect import container_of, split_scheme_name_port, stream_parameters
+from kubewire.components.apiserver.http.connect import container_of, stream_parameters
 from kubewire.components.apiserver.status import StatusError
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import NODES, PODS
@@ -358,9 +359,160 @@ def test_a_container_must_be_known(asked: str, text: str) -> None:
     assert container_of(POD, "i") == "i"
 
 
+Answer = Callable[[str], bytes]
+
+
+async def web_server(answer: Answer, context: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int]:
+    """A backend that answers each request's head, and closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer((await reader.readuntil(b"\r\n\r\n")).decode()))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    return server, server.sockets[0].getsockname()[1]
+
+
+def page(body: str, *headers: str, status: str = "200 OK") -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+async def proxied_pod(client: Client, name: str, node: str = "nowhere") -> str:
+    spec = {"nodeName": node, "containers": [{"name": "a", "image": "i"}]}
+    pod: Any = {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
+    await client.create(PODS, pod)
+    status = {"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}}
+    await client.patch(PODS, name, status, "default", subresource="status")
+    return f"{client.credentials.server}/api/v1/namespaces/default/pods"
+
+
+def test_a_proxy_without_a_slash_redirects(run: Run) -> None:
+    async def act(client: Client) -> None:
+        url = await proxied_pod(client, "slashless")
+        async with client.session().get(f"{url}/slashless/proxy?a=b", allow_redirects=False) as answer:
+            assert answer.status == 301
+            assert answer.headers["Location"] == "/api/v1/namespaces/default/pods/slashless/proxy/?a=b"
+
+    run(act)
+
+
+def test_a_page_behind_a_proxy_has_its_links_through_it(run: Run) -> None:
+    async def act(client: Client) -> None:
+        def answer(head: str) -> bytes:
+            heads.append(head)
+            if "/old" in head:
+                return page("", "Location: /new/", status="302 Found")
+            return page('<a href="/x">', "Content-Type: text/html", "Access-Control-Allow-Origin: *")
+
+        heads: list[str] = []
+        backend, port = await web_server(answer)
+        url = await proxied_pod(client, "paged")
+        prefix = f"/api/v1/namespaces/default/pods/paged:{port}/proxy"
+        async with client.session().get(f"{url}/paged:{port}/proxy/") as response:
+            assert await response.text() == f'<a href="{prefix}/x">'
+            assert "Access-Control-Allow-Origin" not in response.headers
+        async with client.session().get(f"{url}/paged:{port}/proxy/old", allow_redirects=False) as response:
+            assert (response.status, response.headers["Location"]) == (302, f"{prefix}/new/")
+        backend.close()
+        told = dict(line.split(": ", 1) for line in heads[0].strip().split("\r\n")[1:])
+        assert told["X-Forwarded-Uri"] == f"{prefix}/"
+        assert told["X-Forwarded-For"] == "127.0.0.1"
+        assert told["Host"] == client.credentials.server.removeprefix("https://")
+
+    run(act)
+
+
+def test_a_backend_of_https_is_not_verified_and_gets_no_certificate(server: RunningApiServer, run: Run) -> None:
+    async def act(client: Client) -> None:
+        issued = server.authority.issue("somebody-else", addresses=("192.0.2.1",))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(issued.certificate, issued.key)
+        context.load_verify_locations(server.authority.certificate)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        seen: list[Any] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            seen.append(writer.get_extra_info("peercert"))
+            writer.write(page("over TLS"))
+            writer.close()
+
+        backend = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        url = await proxied_pod(client, "secure")
+        port = backend.sockets[0].getsockname()[1]
+        async with client.session().get(f"{url}/https:secure:{port}/proxy/") as response:
+            assert await response.text() == "over TLS"
+        backend.close()
+        assert not seen[0]
+
+    run(act)
+
+
+def test_a_backend_that_is_not_there_is_unavailable(run: Run) -> None:
+    async def act(client: Client) -> None:
+        backend, port = await web_server(lambda _: b"")
+        backend.close()
+        await proxied_pod(client, "gone")
+        with pytest.raises(ApiError) as error:
+            await client.request("GET", f"/api/v1/namespaces/default/pods/gone:{port}/proxy/")
+        text = f"error trying to reach service: dial tcp 127.0.0.1:{port}: connect: connection refused"
+        assert (error.value.status, error.value.reason, error.value.message) == (503, "ServiceUnavailable", text)
+
+    run(act)
+
+
+def test_another_port_of_a_node_is_plain_http(server: RunningApiServer, run: Run) -> None:
+    async def act(client: Client) -> None:
+        backend, port = await web_server(lambda head: page(head.split("\r\n")[0]))
+        async with Kubelet(server, switch_and_shout) as kubelet:
+            await pod_on(client, "beside", kubelet)
+            said = await client.request("GET", f"/api/v1/nodes/node-beside:{port}/proxy/healthz")
+        assert said == b"GET /healthz HTTP/1.1"
+        backend.close()
+
+    run(act)
+
+
 @pytest.mark.parametrize(
-    ("text", "parts"),
-    [("web", ("", "web", "")), ("web:80", ("", "web", "80")), ("https:web:port", ("https", "web", "port"))],
-)
-def test_proxied_names_have_scheme_and_port(text: str, parts: tuple[str, str, str]) -> None:
-    assert split_scheme_name_port(text) == parts
+    ("protocol", "first", "second"),
+    [("", b"", b"first\nsecond\n"), ("binary.k8s.io", b"", b"first\nsecond\n"),
+     ("base64.binary.k8s.io", "", "Zmlyc3QKc2Vjb25kCg==")],
+    ids=["none", "binary", "base64"],
+)  # fmt: skip
+def test_a_log_is_read_over_websocket(
+    server: RunningApiServer, run: Run, protocol: str, first: bytes | str, second: bytes | str
+) -> None:
+    async def logs(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(page("first\nsecond\n", "Content-Type: text/plain"))
+        await writer.drain()
+
+    async def act(client: Client) -> None:
+        name = f"logs-{protocol.partition('.')[0] or 'none'}"
+        async with Kubelet(server, logs) as kubelet:
+            await pod_on(client, name, kubelet)
+            url = f"{client.credentials.server}/api/v1/namespaces/default/pods/{name}/log?container=a"
+            offered = [protocol] if protocol else []
+            async with client.session().ws_connect(url, protocols=offered) as socket:
+                assert (socket.protocol or "") == protocol
+                assert [(await socket.receive()).data for _ in range(3)] == [first, second, 1000]
+        assert "Upgrade" not in kubelet.heads[0]
+
+    run(act)
+
+
+def test_a_log_that_is_refused_is_no_websocket(server: RunningApiServer, run: Run) -> None:
+    async def refuse(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(page("no such container", status="400 Bad Request"))
+
+    async def act(client: Client) -> None:
+        async with Kubelet(server, refuse) as kubelet:
+            await pod_on(client, "refused-log", kubelet)
+            url = f"{client.credentials.server}/api/v1/namespaces/default/pods/refused-log/log?container=a"
+            with pytest.raises(WSServerHandshakeError) as error:
+                async with client.session().ws_connect(url, protocols=["binary.k8s.io"]):
+                    pass
+        assert error.value.status == 400
+
+    run(act)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+import kubernetes.client
+import kubernetes.config
+import kubernetes.stream
+import pytest
 
 from kubewire.components.kubelet.images.catalogue import Image, Program
-from kubewire.components.kubelet.pod.container_target import RuntimeTarget
+from kubewire.components.kubelet.pod.container_target import RuntimeTarget, can_be_attached_to
 from kubewire.components.kubelet.pod.launch import exec_spec
+from kubewire.components.kubelet.records import ContainerRecord
 from kubewire.components.kubelet.server import no_log
 from kubewire.components.kubelet.streaming.descriptors import read_chunks
-from kubewire.components.runtime.api import Process, Tty
+from kubewire.components.kubelet.streaming.target import TargetError
+from kubewire.components.runtime.api import Process, RuntimeApiError, Tty
 from tests.components.kubelet.kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
 CHATTY: Any = {
@@ -115,6 +123,75 @@ async def test_logs_exec_and_their_exit_codes(node: Node) -> None:
     assert pod["status"]["podIP"] in (await kubectl(node, "get", "pods", "-o", "wide"))[1]
     code, said = await kubectl(node, "exec", "chatty", "-c", "none", "--", "true")
     assert code != 0 and "none" in said
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "ago", "possible"),
+    [(None, 0.0, True), (0, 0.5, True), (1, 0.5, True), (0, 1.5, False)],
+    ids=["it runs", "it has just ended", "it has just failed", "it ended long ago"],
+)
+def test_a_container_is_attached_to_until_a_second_after_its_end(
+    exit_code: int | None, ago: float, possible: bool
+) -> None:
+    finished = 0.0 if exit_code is None else 1000.0 - ago
+    record = ContainerRecord("app", "1", "i", "i", 0, "s", "h", 1.0, 1.0, finished_at=finished, exit_code=exit_code)
+    assert can_be_attached_to(record, 1000.0) == possible
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["its output is kept", "the runtime refuses"])
+def test_attaching_to_a_container_that_has_just_ended(kept: bool) -> None:
+    """As `kubectl run --rm -it` does, which attaches when it has seen that the container runs."""
+
+    class Runtime:
+        async def attach(self, process: str, **fds: int | None) -> None:
+            if not kept:
+                raise RuntimeApiError("process '1' has ended")
+            stdout = fds["stdout"]
+            assert stdout is not None
+            os.write(stdout, b"hello")
+
+    ended = ContainerRecord("app", "1", "i", "i", 0, "s", "h", 1.0, 1.0, finished_at=time.time(), exit_code=0)
+    state = SimpleNamespace(record=SimpleNamespace(current={"app": ended}))
+    target = RuntimeTarget(cast(Any, Runtime()), cast(Any, None), lambda *_: cast(Any, SimpleNamespace(state=state)))
+
+    async def attach() -> bytes:
+        session = await target.attach("ns", "pod", "app", stdin=True, stdout=True, stderr=True, tty=False)
+        said = os.read(session.stdout, 100)
+        await session.close()
+        return said
+
+    if kept:
+        assert asyncio.run(attach()) == b"hello"
+    else:
+        with pytest.raises(TargetError, match="container app not found in pod pod_ns"):
+            asyncio.run(attach())
+
+
+@on_node
+async def test_the_python_client_forwards_ports_and_runs_commands(node: Node) -> None:
+    await node.ready_node()
+    serve = "mkdir /www; echo from the pod >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
+    await node.running(simple_pod("served", {"name": "app", "command": ["sh", "-c", serve]}))
+
+    def talk() -> tuple[bytes, str | None, str]:
+        core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(node.api.kubeconfig)))
+        connect = core.connect_get_namespaced_pod_portforward
+        forward = kubernetes.stream.portforward(connect, "served", "default", ports="8080,9")
+        socket = forward.socket(8080)
+        socket.settimeout(10)
+        socket.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
+        answer = b""
+        while chunk := socket.recv(4096):
+            answer += chunk
+        said = kubernetes.stream.stream(
+            core.connect_get_namespaced_pod_exec, "served", "default", command=["echo", "hi"], stdout=True, stderr=True
+        )
+        return answer, forward.error(9), said
+
+    answer, error, said = await asyncio.wait_for(asyncio.to_thread(talk), 30)
+    assert answer.endswith(b"from the pod\n")
+    assert error is not None and error.startswith("error forwarding port 9 to pod served")
+    assert said == "hi\n"
 
 
 @on_node

@@ -248,22 +248,25 @@ def test_attach_gets_live_output_and_gives_input(client: RuntimeClient, tmp_path
     ours_out.close()
 
 
+@pytest.mark.parametrize("argv", [("echo", "said"), ("true",)], ids=["with output", "without output"])
 @pytest.mark.parametrize("kept", [False, True], ids=["heard by nobody", "kept for the first client"])
-def test_an_ended_process_is_attached_to_only_for_output_that_is_kept(
-    client: RuntimeClient, tmp_path: Path, kept: bool
+def test_an_ended_process_is_attached_to_only_if_its_output_is_kept(
+    client: RuntimeClient, tmp_path: Path, kept: bool, argv: tuple[str, ...]
 ) -> None:
     """containerd refuses, and `kubectl run --attach` then reads the log."""
-    spec = ProcessSpec(argv=("echo", "said"), log_path=str(tmp_path / "0.log"), stdin_open=kept, stdin_once=kept)
+    spec = ProcessSpec(argv=argv, log_path=str(tmp_path / "0.log"), stdin_open=kept, stdin_once=kept)
     process = client.spawn(spec)
     client.wait(process.id, timeout=10)
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
     with ours, theirs:
-        if kept:
-            client.attach(process.id, stdout=theirs.fileno())
-            assert ours.recv(100) == b"said\n"
-        with pytest.raises(RuntimeApiError, match="has ended"):
-            client.attach(process.id, stdout=theirs.fileno())
+        if not kept:
+            with pytest.raises(RuntimeApiError, match="has ended"):
+                client.attach(process.id, stdout=theirs.fileno())
+            return
+        client.attach(process.id, stdout=theirs.fileno())
+        theirs.close()
+        assert ours.recv(100) == (b"said\n" if argv[0] == "echo" else b"")
 
 
 def test_a_client_that_does_not_read_stops_the_output_not_the_server(client: RuntimeClient, tmp_path: Path) -> None:

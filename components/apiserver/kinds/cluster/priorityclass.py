@@ -69,6 +69,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=PRIORITYCLASSES,
     singular="priorityclass",
+    generation=True,
     short_names=("pc",),
     default=default,
     validate_create=validate_create,

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from kubewire.components.kubelet.streaming import server, spdy
+from kubewire.components.kubelet.streaming import numbered, server, spdy
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams
 from kubewire.components.kubelet.streaming.target import TargetError
 from kubewire.components.kubelet.streaming.upgrade import protocol_factory
@@ -268,6 +268,25 @@ def test_a_terminals_size_reaches_the_session() -> None:
     run(body)
 
 
+def test_a_quick_command_ends_after_its_client_has_said_the_terminals_size() -> None:
+    """kubectl logs an error on the terminal if the connection is closed before."""
+
+    async def body(target: LocalTarget, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/exec/default/a/b?command=true&output=1&tty=1"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket,
+        ):
+            assert await socket.receive_bytes() == b"\x01"
+            await asyncio.to_thread(target.sessions[0]._process.wait)
+            await socket.send_bytes(b"\x04" + json.dumps({"Width": 132, "Height": 43}).encode())
+            assert (await socket.receive_bytes())[:1] == b"\x03"
+        await asyncio.wait_for(target.sessions[0].closed.wait(), 10)
+        assert target.sessions[0].sizes == [(43, 132)]
+
+    run(body)
+
+
 async def echo_server() -> asyncio.Server:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"pod says " + await reader.read())
@@ -477,5 +496,118 @@ def test_nothing_is_started_for_a_handshake_that_is_none(key: str) -> None:
         assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
         writer.close()
         assert target.sessions == []
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sent", "received"),
+    [
+        ("v5.channel.k8s.io", b"\x00ping", b"\x01ping"),
+        ("v4.channel.k8s.io", b"\x00ping", b"\x01ping"),
+        ("channel.k8s.io", b"\x00ping", b"\x01ping"),
+        ("", b"\x00ping", b"\x01ping"),
+        ("v4.base64.channel.k8s.io", "0cGluZw==", "1cGluZw=="),
+        ("base64.channel.k8s.io", "0cGluZw==", "1cGluZw=="),
+        ("base64.channel.k8s.io", "0no base64|0cGluZw==", "1cGluZw=="),
+    ],
+)
+def test_exec_speaks_every_protocol_of_channels(protocol: str, sent: bytes | str, received: bytes | str) -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/exec/default/pod-a/app?command=head&command=-c4&input=1&output=1"
+        offered = [protocol] if protocol else []
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=offered) as socket:
+            assert (socket.protocol or "") == protocol
+            ready = await socket.receive()
+            assert ready.data == ("1" if isinstance(received, str) else b"\x01")
+            for message in sent.split("|") if isinstance(sent, str) else [sent]:
+                await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
+            assert (await socket.receive()).data == received
+            ending = await socket.receive()
+            if protocol.startswith("v"):  # before v4, nothing is said of a success
+                text = ending.data if isinstance(ending.data, str) else ending.data.decode("latin-1")
+                assert text[0] in ("\x03", "3")
+                ending = await socket.receive()
+            assert (ending.type, ending.data) == (aiohttp.WSMsgType.CLOSE, 1000)
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("channel.k8s.io", b"\x03command terminated with non-zero exit code: command terminated with exit code 3"),
+        ("v4.channel.k8s.io", b'"reason": "NonZeroExitCode"'),
+    ],
+)
+def test_the_error_channel_says_a_failure_in_the_protocols_form(protocol: str, said: bytes) -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/exec/default/a/b?command=sh&command=-c&command=exit+3&output=1"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=[protocol]) as socket:
+            assert await socket.receive_bytes() == b"\x01"
+            assert said in await socket.receive_bytes()
+
+    run(body)
+
+
+@pytest.mark.parametrize("path", ["exec/default/a/b?command=ls&output=1", "portForward/default/a?port=80"])
+def test_a_protocol_of_websockets_that_nobody_speaks_is_refused(path: str) -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(f"http://127.0.0.1:{port}/{path}", protocols=["v9.channel.k8s.io"]),
+            ):
+                pass
+        assert refused.value.status == 403
+        assert target.asked == []
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("", 400), ("?port=", 400), ("?port=0", 400), ("?port=70000", 400), ("?port=http", 400)]
+)
+def test_port_forward_without_channels_for_its_ports_is_refused(query: str, status: int) -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(f"http://127.0.0.1:{port}/portForward/ns/a{query}", protocols=["v4.channel.k8s.io"]),
+            ):
+                pass
+        assert refused.value.status == status
+
+    run(body)
+
+
+@pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v4.base64.channel.k8s.io"])
+def test_port_forward_has_two_channels_for_each_port(protocol: str) -> None:
+    """Both say the port first; the one with the even number carries data, the other errors."""
+
+    async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readexactly(5)).upper())
+        writer.close()
+
+    async def body(target: LocalTarget, port: int) -> None:
+        listening = await asyncio.start_server(shout, "127.0.0.1", 0)
+        there = listening.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}/portForward/default/pod-a?port=1,{there}"
+        received: dict[int, bytes] = {}
+        text = "base64" in protocol
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=[protocol]) as socket:
+            hello = numbered.encode(2, b"hello", text=text)
+            await (socket.send_str(hello) if isinstance(hello, str) else socket.send_bytes(hello))
+            async for message in socket:
+                assert isinstance(message.data, str) == text
+                data = message.data.encode() if text else message.data
+                decoded = numbered.decode(data, text=text)
+                assert decoded is not None
+                received[decoded[0]] = received.get(decoded[0], b"") + decoded[1]
+        listening.close()
+        assert received[0] == (1).to_bytes(2, "little")
+        assert received[1].startswith((1).to_bytes(2, "little") + b"error forwarding port 1 to pod pod-a")
+        assert received[2] == there.to_bytes(2, "little") + b"HELLO"
+        assert received[3] == there.to_bytes(2, "little")
 
     run(body)
