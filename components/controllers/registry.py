@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.clusterroleaggregation.controller import (
+    ClusterRoleAggregationController,
+)
 from kubewire.components.controllers.controller import Context, Controller
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
@@ -44,6 +47,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
     "service-cidr-controller": ServiceCIDRController,
     "pod-garbage-collector-controller": PodGarbageCollector,
+    "clusterrole-aggregation-controller": ClusterRoleAggregationController,
     "garbage-collector-controller": GarbageCollector,
 }
 
@@ -64,6 +68,7 @@ ALIASES = {
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
+    "clusterrole-aggregation": "clusterrole-aggregation-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }
