@@ -126,6 +126,9 @@ class FakeClient:
     async def __aexit__(self, *_: object) -> None:
         pass
 
+    async def patch(self, *_: object) -> None:
+        """The role label of the control plane."""
+
 
 def objects(spec: LabSpec, monkeypatch: pytest.MonkeyPatch) -> list[KubeObject]:
     """What bring-up applies to the API, in order."""
