@@ -34,7 +34,7 @@ def test_a_time_is_printed_as_gos(zone: str, stamp: int, shown: str, monkeypatch
 
 def test_a_family_that_was_never_synced_is_starting_and_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [STARTED]
-    monkeypatch.setattr(health.time, "time_ns", lambda: now[0])
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
     one = health.Health(timeout=60, started=STARTED)
     one.queued("IPv6")
     now[0] += 100 * SECOND
