@@ -13,6 +13,7 @@ from kubewire.components.apiserver.registry.admission.default_toleration_seconds
 )
 from kubewire.components.apiserver.registry.admission.limit_ranger import LimitRanger
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
+from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
 from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
@@ -22,6 +23,11 @@ from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
     ServiceAddresses,
 )
+from kubewire.components.apiserver.registry.admission.storage import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.store import Store
 
@@ -30,9 +36,13 @@ PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
     LimitRanger,
     ServiceAccount,
+    NodeRestriction,
     PodSecurity,
     Priority,
     DefaultTolerationSeconds,
+    DefaultStorageClass,
+    StorageObjectInUseProtection,
+    PersistentVolumeClaimResize,
     DefaultIngressClass,
 )
 #: What comes after the plugins that ask other programs, because it counts what is really written.
