@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.clusterroleaggregation.controller import (
+    ClusterRoleAggregationController,
+)
 from kubewire.components.controllers.controller import Context, Controller
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
@@ -57,6 +60,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "ephemeral-volume-controller": EphemeralVolumeController,
     "local-path-provisioner": LocalPathProvisioner,
     "pod-garbage-collector-controller": PodGarbageCollector,
+    "clusterrole-aggregation-controller": ClusterRoleAggregationController,
     "garbage-collector-controller": GarbageCollector,
 }
 
@@ -83,6 +87,7 @@ ALIASES = {
     "pvc-protection": "persistentvolumeclaim-protection-controller",
     "pv-protection": "persistentvolume-protection-controller",
     "ephemeral-volume": "ephemeral-volume-controller",
+    "clusterrole-aggregation": "clusterrole-aggregation-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }
