@@ -217,7 +217,7 @@ def test_log_in_cri_format(client: RuntimeClient, tmp_path: Path) -> None:
     out = [(line[2], line[3]) for line in lines if line[1] == "stdout"]
     assert ("F", "err") in [(line[2], line[3]) for line in lines if line[1] == "stderr"]
     assert out[0] == ("F", "out")
-    assert [(tag, len(text)) for tag, text in out[1:]] == [("P", 16384), ("F", 20000 - 16384 + 3)]
+    assert [(tag, len(text)) for tag, text in out[1:]] == [("P", 16384), ("P", 20000 - 16384 + 3)]
     assert out[-1][1].endswith("xend")
 
 
@@ -332,15 +332,26 @@ def test_tools_of_images(client: RuntimeClient) -> None:
     assert in_container(client, container, "/agnhost", "entrypoint-tester", "a b") == "[/agnhost entrypoint-tester a b]"
 
 
-def test_the_program_of_nonewprivs_gains_root(client: RuntimeClient) -> None:
+@pytest.mark.parametrize("allowed", [True, False], ids=["escalation allowed", "no new privileges"])
+def test_the_program_of_nonewprivs_gains_root_if_it_may(client: RuntimeClient, allowed: bool) -> None:
     place = "/usr/local/bin/nonewprivs"
     container = pause(client, Mount(place, "nonewprivs", "tools"), Mount(f"{place}-id", "nonewprivs-id", "tools"))
     try:
-        done = client.run(ProcessSpec(argv=(place,), container=container.id, user=1000), timeout=10)
+        spec = ProcessSpec(argv=(place,), container=container.id, user=1000, no_new_privileges=not allowed)
+        done = client.run(spec, timeout=10)
     except StartError as error:
         assert error.errno == errno.EINVAL, "a user namespace of one user has no other"
     else:
-        assert done.stdout == b"Effective uid: 0\n"
+        assert done.stdout == (b"Effective uid: 0\n" if allowed else b"Effective uid: 1000\n")
+
+
+def test_an_exec_has_no_new_privileges_either(client: RuntimeClient) -> None:
+    rootfs = Rootfs(hostname="pod-a")
+    program = "kubewire.components.runtime.pause:main"
+    spec = ProcessSpec(main=program, unshare=POD, rootfs=rootfs, env={}, no_new_privileges=True)
+    container = client.spawn(spec)
+    for pid in ("1", "self"):
+        assert "NoNewPrivs:\t1" in in_container(client, container, "grep", "NoNewPrivs", f"/proc/{pid}/status")
 
 
 def test_the_test_images_have_a_certificate_for_localhost(client: RuntimeClient) -> None:
