@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.kubeapi.resources import CONFIGMAPS, PODS, SECRETS, KubeObject
+from kubewire.components.kubeapi.resources import CONFIGMAPS, NODES, PODS, SECRETS, KubeObject
 from tests.components.kubelet.kubelet_node import (
     CONFLIST,
     NODE_IP,
@@ -51,6 +51,30 @@ async def test_a_node_is_ready_as_long_as_it_has_a_network(node: Node) -> None:
     assert found["metadata"]["labels"]["kubernetes.io/hostname"] == "worker-1"
     assert found["status"]["nodeInfo"]["kubeletVersion"] == "v1.36.2"
     await node.pod_where("early", is_ready, "starts when the network is there")
+
+
+@on_node
+async def test_a_node_that_was_deleted_is_not_registered_again_until_the_kubelet_starts(node: Node) -> None:
+    await node.ready_node()
+    await node.client.delete(NODES, "worker-1")
+    node.set_network(None)  # a change of the status, which the kubelet writes at once
+
+    async def told() -> bool:
+        return "Error updating node status, will retry" in node.logs()
+
+    await node.until(told, "the kubelet has seen that its Node is gone")
+    # Made by hand, it is taken as it is, with the whole status; a registration would have been in the way.
+    made: Any = {"metadata": {"name": "worker-1", "labels": {"made": "by-hand"}}}
+    await node.client.create(NODES, made)
+    node.set_network(CONFLIST)
+    taken: Any = await node.until(lambda: node.node_condition("True"), "the new Node is ready")
+    assert taken["metadata"]["labels"] == {"made": "by-hand"}
+    assert taken["status"]["addresses"]
+    await node.client.delete(NODES, "worker-1")
+    node.kill_kubelet()
+    node.start_kubelet()
+    again: Any = await node.until(lambda: node.node_condition("True"), "the kubelet has registered")
+    assert again["metadata"]["labels"]["kubernetes.io/hostname"] == "worker-1"
 
 
 @on_node
