@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shlex
 import tempfile
+import termios
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,8 +52,13 @@ _STATIC_IPV6 = {
 }
 
 
+#: Seconds that one command on a host may take. It takes milliseconds; an emulated processor on a
+#: busy machine takes seconds.
+_PATIENCE = 60.0
+
+
 class CommandFailed(Exception):
-    """A shell command on a host printed an error: host, command and output."""
+    """A shell command on a host printed an error or did not end: host, command and output."""
 
     def __init__(self, host: str, command: str, output: str) -> None:
         super().__init__(f"{host}: {command}\n{output}")
@@ -59,23 +67,34 @@ class CommandFailed(Exception):
         self.output = output
 
 
-class _EndingShell(Node):  # type: ignore[misc]
-    """A Mininet node that notices if its shell ends, or does not start.
+class _Shell(Node):  # type: ignore[misc]
+    """A Mininet node whose shell takes commands of any length, and which notices if the shell ends,
+    does not start, or does not end a command.
 
     Mininet itself keeps the other end of the terminal open, and would wait for ever for a shell
     that is gone.
     """
 
     _heard = ""
+    _due = 0.0
+
+    def startShell(self, mnopts: str | None = None) -> None:
+        """Node.startShell. Raises CommandFailed if the shell does not start."""
+        self._due = time.monotonic() + _PATIENCE
+        super().startShell(mnopts)
 
     def _popen(self, cmd: list[str], **params: Any) -> Any:
+        is_shell = self.slave is not None and params.get("stdin") == self.slave
+        if is_shell:
+            _pass_bytes(self.slave)
         process = super()._popen(cmd, **params)
-        if self.slave is not None and params.get("stdin") == self.slave:
+        if is_shell:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(
                 null, self.slave, inheritable=False
             )  # not closed, because Node.cleanup() closes it
             os.close(null)
+            os.set_blocking(self.master, False)
         return process
 
     @contextmanager
@@ -87,22 +106,46 @@ class _EndingShell(Node):  # type: ignore[misc]
                 error.errno != errno.EIO
             ):  # a terminal's master returns EIO when its other end is closed
                 raise
-            command = self.lastCmd or shlex.join(self.shell.args)
-            output = f"{self._heard.strip()}\nits shell ended with exit code {self.shell.wait()}"
-            raise CommandFailed(self.name, command, output.strip()) from error
+            raise self._failed(f"its shell ended with exit code {self.shell.wait()}") from error
+
+    def _failed(self, reason: str) -> CommandFailed:
+        command = self.lastCmd or shlex.join(self.shell.args)
+        return CommandFailed(self.name, command, f"{self._heard.strip()}\n{reason}".strip())
+
+    def _await(self, event: int) -> None:
+        """Wait until the shell's terminal can be read or written."""
+        poll = select.poll()
+        poll.register(self.master, event)
+        left = max(self._due - time.monotonic(), 0.0)
+        if not poll.poll(left * 1000):
+            raise self._failed(f"it did not end within {_PATIENCE:g} s")
+
+    def waitReadable(self, timeoutms: float | None = None) -> Any:
+        """Node.waitReadable. Without a time it waits until the command is due, and raises
+        CommandFailed then."""
+        if timeoutms is None and not self.readbuf:
+            self._await(select.POLLIN)
+        return super().waitReadable(timeoutms)
 
     def read(self, size: int = 1024) -> str:
-        """Node.read. Raises CommandFailed if the shell has ended."""
+        """Node.read. Raises CommandFailed if the shell has ended, or the command is overdue."""
         with self._there():
+            if len(self.readbuf) < size:
+                self._await(select.POLLIN)
             data: str = super().read(size)
         self._heard = (self._heard + data)[-1024:]
         return data
 
     def write(self, data: str) -> None:
-        """Node.write of a new command. Raises CommandFailed if the shell has ended."""
+        """Node.write of a new command. Raises CommandFailed if the shell has ended, or does not
+        take it."""
         self._heard = ""
+        self._due = time.monotonic() + _PATIENCE
+        rest = data.encode()
         with self._there():
-            super().write(data)
+            while rest:
+                self._await(select.POLLOUT)
+                rest = rest[os.write(self.master, rest) :]
 
     def run(self, command: str) -> str:
         """Runs a shell command that prints nothing if it works. Raises CommandFailed with its
@@ -111,6 +154,19 @@ class _EndingShell(Node):  # type: ignore[misc]
         if output.strip():
             raise CommandFailed(self.name, command, output.strip())
         return output
+
+    def batch(self, lines: Sequence[str]) -> None:
+        """Runs ip(8) with a line for each command. Raises CommandFailed with its output."""
+        self.run("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
+
+
+def _pass_bytes(terminal: int) -> None:
+    """Make a terminal hand over what is typed at once. One that collects lines takes 4,095 bytes of
+    a line and drops the rest with its end, so that the shell would wait for ever (termios(3))."""
+    attributes = termios.tcgetattr(terminal)
+    attributes[3] &= ~termios.ICANON
+    attributes[6][termios.VMIN], attributes[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(terminal, termios.TCSANOW, attributes)
 
 
 def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str]:
@@ -131,7 +187,7 @@ def _escaped(path: str) -> str:
     )
 
 
-class MachineHost(_EndingShell, Host):  # type: ignore[misc]
+class MachineHost(_Shell, Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan by two shell commands instead of a dozen."""
 
     def __init__(
@@ -176,7 +232,7 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         own = {interface.name for interface in self.machine.interfaces}
         for destination, via in self.machine.routes:
             lines.append(f"route add {destination} {'dev' if via in own else 'via'} {via}")
-        self.run("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
+        self.batch(lines)
         if self.machine.is_node:
             self._set(_NODE_SYSCTLS)
         elif self.machine.role == "router":
@@ -206,7 +262,7 @@ def _add_address(address: str, interface: str) -> str:
     return f"addr add {address} dev {interface}" + (" nodad" if ":" in address else "")
 
 
-class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
+class Bridge(_Shell, LinuxBridge):  # type: ignore[misc]
     """A Linux bridge whose ports are added by one `ip -batch`. It runs the spanning tree protocol
     (IEEE 802.1D) only if the plan has a loop, because ports wait before they forward."""
 
@@ -221,9 +277,7 @@ class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
         ]
         for port in ports:
             lines.append(f"link set {port} master {self.name} up")
-        output = self.cmd("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
-        if output.strip():
-            raise CommandFailed(self.name, "ip -batch - <<< " + "; ".join(lines), output.strip())
+        self.batch(lines)
 
     @classmethod
     def setup(cls) -> None:

@@ -54,6 +54,10 @@ SECRETS: Resource[types.Secret] = Resource("", "v1", "secrets", "Secret")
 SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource(
     "", "v1", "serviceaccounts", "ServiceAccount"
 )
+REPLICATIONCONTROLLERS: Resource[types.ReplicationController] = Resource(
+    "", "v1", "replicationcontrollers", "ReplicationController"
+)
+RESOURCEQUOTAS: Resource[KubeObject] = Resource("", "v1", "resourcequotas", "ResourceQuota")
 EVENTS: Resource[types.Event] = Resource("", "v1", "events", "Event")
 LEASES: Resource[types.Lease] = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 ENDPOINTSLICES: Resource[types.EndpointSlice] = Resource(
@@ -66,7 +70,30 @@ STATEFULSETS: Resource[types.StatefulSet] = Resource("apps", "v1", "statefulsets
 CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision"
 )
+PERSISTENTVOLUMES: Resource[types.PersistentVolume] = Resource(
+    "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False
+)
+PERSISTENTVOLUMECLAIMS: Resource[types.PersistentVolumeClaim] = Resource(
+    "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"
+)
+STORAGECLASSES: Resource[types.StorageClass] = Resource(
+    "storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False
+)
+HORIZONTALPODAUTOSCALERS: Resource[types.HorizontalPodAutoscaler] = Resource(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
+)
+CRONJOBS: Resource[types.CronJob] = Resource("batch", "v1", "cronjobs", "CronJob")
+CERTIFICATESIGNINGREQUESTS: Resource[types.CertificateSigningRequest] = Resource(
+    "certificates.k8s.io",
+    "v1",
+    "certificatesigningrequests",
+    "CertificateSigningRequest",
+    namespaced=False,
+)
 JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
+PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(
+    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
+)
 NETWORKPOLICIES: Resource[KubeObject] = Resource(
     "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"
 )

@@ -49,6 +49,13 @@ class AzureDiskVolumeSource(TypedDict, total=False):
     readOnly: bool
 
 
+class AzureFilePersistentVolumeSource(TypedDict, total=False):
+    readOnly: bool
+    secretName: str
+    secretNamespace: str
+    shareName: str
+
+
 class AzureFileVolumeSource(TypedDict, total=False):
     readOnly: bool
     secretName: str
@@ -60,6 +67,19 @@ class BoundObjectReference(TypedDict, total=False):
     kind: str
     name: str
     uid: str
+
+
+class CSIPersistentVolumeSource(TypedDict, total=False):
+    controllerExpandSecretRef: SecretReference
+    controllerPublishSecretRef: SecretReference
+    driver: str
+    fsType: str
+    nodeExpandSecretRef: SecretReference
+    nodePublishSecretRef: SecretReference
+    nodeStageSecretRef: SecretReference
+    readOnly: bool
+    volumeAttributes: dict[str, str]
+    volumeHandle: str
 
 
 class CSIVolumeSource(TypedDict, total=False):
@@ -75,6 +95,15 @@ class Capabilities(TypedDict, total=False):
     drop: list[str]
 
 
+class CephFSPersistentVolumeSource(TypedDict, total=False):
+    monitors: list[str]
+    path: str
+    readOnly: bool
+    secretFile: str
+    secretRef: SecretReference
+    user: str
+
+
 class CephFSVolumeSource(TypedDict, total=False):
     monitors: list[str]
     path: str
@@ -82,6 +111,46 @@ class CephFSVolumeSource(TypedDict, total=False):
     secretFile: str
     secretRef: LocalObjectReference
     user: str
+
+
+class CertificateSigningRequest(TypedDict, total=False):
+    apiVersion: str
+    kind: str
+    metadata: ObjectMeta
+    spec: CertificateSigningRequestSpec
+    status: CertificateSigningRequestStatus
+
+
+class CertificateSigningRequestCondition(TypedDict, total=False):
+    lastTransitionTime: str
+    lastUpdateTime: str
+    message: str
+    reason: str
+    status: Required[str]
+    type: Required[str]
+
+
+class CertificateSigningRequestSpec(TypedDict, total=False):
+    expirationSeconds: int
+    extra: dict[str, list[str]]
+    groups: list[str]
+    request: str
+    signerName: str
+    uid: str
+    usages: list[str]
+    username: str
+
+
+class CertificateSigningRequestStatus(TypedDict, total=False):
+    certificate: str
+    conditions: list[CertificateSigningRequestCondition]
+
+
+class CinderPersistentVolumeSource(TypedDict, total=False):
+    fsType: str
+    readOnly: bool
+    secretRef: SecretReference
+    volumeID: str
 
 
 class CinderVolumeSource(TypedDict, total=False):
@@ -205,6 +274,18 @@ class ContainerResizePolicy(TypedDict, total=False):
     restartPolicy: Required[str]
 
 
+class ContainerResourceMetricSource(TypedDict, total=False):
+    container: str
+    name: str
+    target: MetricTarget
+
+
+class ContainerResourceMetricStatus(TypedDict, total=False):
+    container: str
+    current: MetricValueStatus
+    name: str
+
+
 class ContainerRestartRule(TypedDict, total=False):
     action: Required[str]
     exitCodes: ContainerRestartRuleOnExitCodes
@@ -300,6 +381,12 @@ class CronJobStatus(TypedDict, total=False):
     active: list[ObjectReference]
     lastScheduleTime: str
     lastSuccessfulTime: str
+
+
+class CrossVersionObjectReference(TypedDict, total=False):
+    apiVersion: str
+    kind: str
+    name: str
 
 
 class DaemonEndpoint(TypedDict, total=False):
@@ -559,6 +646,16 @@ class ExecAction(TypedDict, total=False):
     command: list[str]
 
 
+class ExternalMetricSource(TypedDict, total=False):
+    metric: MetricIdentifier
+    target: MetricTarget
+
+
+class ExternalMetricStatus(TypedDict, total=False):
+    current: MetricValueStatus
+    metric: MetricIdentifier
+
+
 class FCVolumeSource(TypedDict, total=False):
     fsType: str
     lun: int
@@ -572,6 +669,14 @@ class FileKeySelector(TypedDict, total=False):
     optional: bool
     path: str
     volumeName: str
+
+
+class FlexPersistentVolumeSource(TypedDict, total=False):
+    driver: str
+    fsType: str
+    options: dict[str, str]
+    readOnly: bool
+    secretRef: SecretReference
 
 
 class FlexVolumeSource(TypedDict, total=False):
@@ -613,10 +718,30 @@ class GitRepoVolumeSource(TypedDict, total=False):
     revision: str
 
 
+class GlusterfsPersistentVolumeSource(TypedDict, total=False):
+    endpoints: str
+    endpointsNamespace: str
+    path: str
+    readOnly: bool
+
+
 class GlusterfsVolumeSource(TypedDict, total=False):
     endpoints: str
     path: str
     readOnly: bool
+
+
+class HPAScalingPolicy(TypedDict, total=False):
+    periodSeconds: Required[int]
+    type: Required[str]
+    value: Required[int]
+
+
+class HPAScalingRules(TypedDict, total=False):
+    policies: list[HPAScalingPolicy]
+    selectPolicy: str
+    stabilizationWindowSeconds: int
+    tolerance: str
 
 
 class HTTPGetAction(TypedDict, total=False):
@@ -630,6 +755,44 @@ class HTTPGetAction(TypedDict, total=False):
 class HTTPHeader(TypedDict, total=False):
     name: Required[str]
     value: Required[str]
+
+
+class HorizontalPodAutoscaler(TypedDict, total=False):
+    apiVersion: str
+    kind: str
+    metadata: ObjectMeta
+    spec: HorizontalPodAutoscalerSpec
+    status: HorizontalPodAutoscalerStatus
+
+
+class HorizontalPodAutoscalerBehavior(TypedDict, total=False):
+    scaleDown: HPAScalingRules
+    scaleUp: HPAScalingRules
+
+
+class HorizontalPodAutoscalerCondition(TypedDict, total=False):
+    lastTransitionTime: str
+    message: str
+    reason: str
+    status: Required[str]
+    type: Required[str]
+
+
+class HorizontalPodAutoscalerSpec(TypedDict, total=False):
+    behavior: HorizontalPodAutoscalerBehavior
+    maxReplicas: int
+    metrics: list[MetricSpec]
+    minReplicas: int
+    scaleTargetRef: CrossVersionObjectReference
+
+
+class HorizontalPodAutoscalerStatus(TypedDict, total=False):
+    conditions: list[HorizontalPodAutoscalerCondition]
+    currentMetrics: list[MetricStatus]
+    currentReplicas: int
+    desiredReplicas: int
+    lastScaleTime: str
+    observedGeneration: int
 
 
 class HostAlias(TypedDict, total=False):
@@ -655,6 +818,20 @@ class IPAddress(TypedDict, total=False):
 
 class IPAddressSpec(TypedDict, total=False):
     parentRef: ParentReference
+
+
+class ISCSIPersistentVolumeSource(TypedDict, total=False):
+    chapAuthDiscovery: bool
+    chapAuthSession: bool
+    fsType: str
+    initiatorName: str
+    iqn: str
+    iscsiInterface: str
+    lun: int
+    portals: list[str]
+    readOnly: bool
+    secretRef: SecretReference
+    targetPortal: str
 
 
 class ISCSIVolumeSource(TypedDict, total=False):
@@ -803,6 +980,11 @@ class LocalObjectReference(TypedDict, total=False):
     name: str
 
 
+class LocalVolumeSource(TypedDict, total=False):
+    fsType: str
+    path: str
+
+
 class ManagedFieldsEntry(TypedDict, total=False):
     apiVersion: str
     fieldsType: str
@@ -811,6 +993,42 @@ class ManagedFieldsEntry(TypedDict, total=False):
     operation: str
     subresource: str
     time: str
+
+
+class MetricIdentifier(TypedDict, total=False):
+    name: str
+    selector: LabelSelector
+
+
+class MetricSpec(TypedDict, total=False):
+    containerResource: ContainerResourceMetricSource
+    external: ExternalMetricSource
+    object: ObjectMetricSource
+    pods: PodsMetricSource
+    resource: ResourceMetricSource
+    type: Required[str]
+
+
+class MetricStatus(TypedDict, total=False):
+    containerResource: ContainerResourceMetricStatus
+    external: ExternalMetricStatus
+    object: ObjectMetricStatus
+    pods: PodsMetricStatus
+    resource: ResourceMetricStatus
+    type: Required[str]
+
+
+class MetricTarget(TypedDict, total=False):
+    averageUtilization: int
+    averageValue: str
+    type: str
+    value: str
+
+
+class MetricValueStatus(TypedDict, total=False):
+    averageUtilization: int
+    averageValue: str
+    value: str
 
 
 class ModifyVolumeStatus(TypedDict, total=False):
@@ -994,6 +1212,18 @@ class ObjectMeta(TypedDict, total=False):
     uid: str
 
 
+class ObjectMetricSource(TypedDict, total=False):
+    describedObject: CrossVersionObjectReference
+    metric: MetricIdentifier
+    target: MetricTarget
+
+
+class ObjectMetricStatus(TypedDict, total=False):
+    current: MetricValueStatus
+    describedObject: CrossVersionObjectReference
+    metric: MetricIdentifier
+
+
 class ObjectReference(TypedDict, total=False):
     apiVersion: str
     fieldPath: str
@@ -1018,6 +1248,14 @@ class ParentReference(TypedDict, total=False):
     name: str
     namespace: str
     resource: str
+
+
+class PersistentVolume(TypedDict, total=False):
+    apiVersion: str
+    kind: str
+    metadata: ObjectMeta
+    spec: PersistentVolumeSpec
+    status: PersistentVolumeStatus
 
 
 class PersistentVolumeClaim(TypedDict, total=False):
@@ -1068,6 +1306,47 @@ class PersistentVolumeClaimTemplate(TypedDict, total=False):
 class PersistentVolumeClaimVolumeSource(TypedDict, total=False):
     claimName: str
     readOnly: bool
+
+
+class PersistentVolumeSpec(TypedDict, total=False):
+    accessModes: list[str]
+    awsElasticBlockStore: AWSElasticBlockStoreVolumeSource
+    azureDisk: AzureDiskVolumeSource
+    azureFile: AzureFilePersistentVolumeSource
+    capacity: dict[str, str]
+    cephfs: CephFSPersistentVolumeSource
+    cinder: CinderPersistentVolumeSource
+    claimRef: ObjectReference
+    csi: CSIPersistentVolumeSource
+    fc: FCVolumeSource
+    flexVolume: FlexPersistentVolumeSource
+    flocker: FlockerVolumeSource
+    gcePersistentDisk: GCEPersistentDiskVolumeSource
+    glusterfs: GlusterfsPersistentVolumeSource
+    hostPath: HostPathVolumeSource
+    iscsi: ISCSIPersistentVolumeSource
+    local: LocalVolumeSource
+    mountOptions: list[str]
+    nfs: NFSVolumeSource
+    nodeAffinity: VolumeNodeAffinity
+    persistentVolumeReclaimPolicy: str
+    photonPersistentDisk: PhotonPersistentDiskVolumeSource
+    portworxVolume: PortworxVolumeSource
+    quobyte: QuobyteVolumeSource
+    rbd: RBDPersistentVolumeSource
+    scaleIO: ScaleIOPersistentVolumeSource
+    storageClassName: str
+    storageos: StorageOSPersistentVolumeSource
+    volumeAttributesClassName: str
+    volumeMode: str
+    vsphereVolume: VsphereVirtualDiskVolumeSource
+
+
+class PersistentVolumeStatus(TypedDict, total=False):
+    lastPhaseTransitionTime: str
+    message: str
+    phase: str
+    reason: str
 
 
 class PhotonPersistentDiskVolumeSource(TypedDict, total=False):
@@ -1280,6 +1559,16 @@ class PodTemplateSpec(TypedDict, total=False):
     spec: PodSpec
 
 
+class PodsMetricSource(TypedDict, total=False):
+    metric: MetricIdentifier
+    target: MetricTarget
+
+
+class PodsMetricStatus(TypedDict, total=False):
+    current: MetricValueStatus
+    metric: MetricIdentifier
+
+
 class PortStatus(TypedDict, total=False):
     error: str
     port: Required[int]
@@ -1322,6 +1611,17 @@ class QuobyteVolumeSource(TypedDict, total=False):
     tenant: str
     user: str
     volume: str
+
+
+class RBDPersistentVolumeSource(TypedDict, total=False):
+    fsType: str
+    image: str
+    keyring: str
+    monitors: list[str]
+    pool: str
+    readOnly: bool
+    secretRef: SecretReference
+    user: str
 
 
 class RBDVolumeSource(TypedDict, total=False):
@@ -1368,6 +1668,38 @@ class ReplicaSetStatus(TypedDict, total=False):
     terminatingReplicas: int
 
 
+class ReplicationController(TypedDict, total=False):
+    apiVersion: str
+    kind: str
+    metadata: ObjectMeta
+    spec: ReplicationControllerSpec
+    status: ReplicationControllerStatus
+
+
+class ReplicationControllerCondition(TypedDict, total=False):
+    lastTransitionTime: str
+    message: str
+    reason: str
+    status: Required[str]
+    type: Required[str]
+
+
+class ReplicationControllerSpec(TypedDict, total=False):
+    minReadySeconds: int
+    replicas: int
+    selector: dict[str, str]
+    template: PodTemplateSpec
+
+
+class ReplicationControllerStatus(TypedDict, total=False):
+    availableReplicas: int
+    conditions: list[ReplicationControllerCondition]
+    fullyLabeledReplicas: int
+    observedGeneration: int
+    readyReplicas: int
+    replicas: int
+
+
 class ResourceClaim(TypedDict, total=False):
     name: Required[str]
     request: str
@@ -1383,6 +1715,16 @@ class ResourceHealth(TypedDict, total=False):
     health: str
     message: str
     resourceID: Required[str]
+
+
+class ResourceMetricSource(TypedDict, total=False):
+    name: str
+    target: MetricTarget
+
+
+class ResourceMetricStatus(TypedDict, total=False):
+    current: MetricValueStatus
+    name: str
 
 
 class ResourceRequirements(TypedDict, total=False):
@@ -1418,6 +1760,27 @@ class SELinuxOptions(TypedDict, total=False):
     user: str
 
 
+class Scale(TypedDict, total=False):
+    apiVersion: str
+    kind: str
+    metadata: ObjectMeta
+    spec: ScaleSpec
+    status: ScaleStatus
+
+
+class ScaleIOPersistentVolumeSource(TypedDict, total=False):
+    fsType: str
+    gateway: str
+    protectionDomain: str
+    readOnly: bool
+    secretRef: SecretReference
+    sslEnabled: bool
+    storageMode: str
+    storagePool: str
+    system: str
+    volumeName: str
+
+
 class ScaleIOVolumeSource(TypedDict, total=False):
     fsType: str
     gateway: str
@@ -1429,6 +1792,15 @@ class ScaleIOVolumeSource(TypedDict, total=False):
     storagePool: str
     system: str
     volumeName: str
+
+
+class ScaleSpec(TypedDict, total=False):
+    replicas: int
+
+
+class ScaleStatus(TypedDict, total=False):
+    replicas: int
+    selector: str
 
 
 class SeccompProfile(TypedDict, total=False):
@@ -1461,6 +1833,11 @@ class SecretProjection(TypedDict, total=False):
     items: list[KeyToPath]
     name: str
     optional: bool
+
+
+class SecretReference(TypedDict, total=False):
+    name: str
+    namespace: str
 
 
 class SecretVolumeSource(TypedDict, total=False):
@@ -1626,6 +2003,27 @@ class StatefulSetUpdateStrategy(TypedDict, total=False):
     type: str
 
 
+class StorageClass(TypedDict, total=False):
+    allowVolumeExpansion: bool
+    allowedTopologies: list[TopologySelectorTerm]
+    apiVersion: str
+    kind: str
+    metadata: ObjectMeta
+    mountOptions: list[str]
+    parameters: dict[str, str]
+    provisioner: str
+    reclaimPolicy: str
+    volumeBindingMode: str
+
+
+class StorageOSPersistentVolumeSource(TypedDict, total=False):
+    fsType: str
+    readOnly: bool
+    secretRef: ObjectReference
+    volumeName: str
+    volumeNamespace: str
+
+
 class StorageOSVolumeSource(TypedDict, total=False):
     fsType: str
     readOnly: bool
@@ -1685,6 +2083,15 @@ class Toleration(TypedDict, total=False):
     operator: str
     tolerationSeconds: int
     value: str
+
+
+class TopologySelectorLabelRequirement(TypedDict, total=False):
+    key: Required[str]
+    values: Required[list[str]]
+
+
+class TopologySelectorTerm(TypedDict, total=False):
+    matchLabelExpressions: list[TopologySelectorLabelRequirement]
 
 
 class TopologySpreadConstraint(TypedDict, total=False):
@@ -1771,6 +2178,10 @@ class VolumeMountStatus(TypedDict, total=False):
     readOnly: bool
     recursiveReadOnly: str
     volumeStatus: VolumeStatus
+
+
+class VolumeNodeAffinity(TypedDict, total=False):
+    required: NodeSelector
 
 
 class VolumeProjection(TypedDict, total=False):

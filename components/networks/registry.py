@@ -1,7 +1,9 @@
-"""The list of pod networks. A new one is a folder with a descriptor (network.py) and an entry here.
+"""The list of pod networks. A new one is a folder with a descriptor (network.py), and an import and
+an entry here.
 
-`python -m kubewire.lab.setup.network_lists` then writes the lists that files contain: the lab
-file's schema, the table of the README, and the matrix of the scenario that checks every network.
+`python -m kubewire.lab.setup.generate` then writes the files that list the networks: the lab file's
+schema and its page, the table of the README, and the matrix of the scenario that checks every
+network.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Lab files: what is read, and what is said about mistakes."""
 
 import io
-import typing
 from pathlib import Path
 
 import pytest
 
 from kubewire.components.kube_proxy import modes
-from kubewire.scenarios.engine.file.spec import CNI, Image, KubeProxy, LabSpec, SpecError, Topology
+from kubewire.scenarios.engine.file.spec import CNI, Image, LabSpec, SpecError, Topology
 from kubewire.topologies.description import Link
 
 
-def test_a_lab_file_names_every_proxy_mode() -> None:
-    listed = typing.get_args(typing.get_type_hints(KubeProxy)["mode"])
-    assert listed == (*(mode.name for mode in modes.MODES), "none")
+@pytest.mark.parametrize("mode", [*(mode.name for mode in modes.MODES), "none"])
+def test_a_lab_file_takes_every_proxy_mode(mode: str) -> None:
+    host_users = {"hostUsers": True} if mode == "ipvs" else {}
+    assert LabSpec.parse({"kubeProxy": {"mode": mode}, **host_users}).kubeProxy.mode == mode
 
 
 def test_defaults_are_those_of_the_address_table():

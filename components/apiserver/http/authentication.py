@@ -6,35 +6,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens, TokenError
-
-ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
-
-
-@dataclass(frozen=True)
-class User:
-    """An authenticated user, as in authentication.k8s.io's UserInfo."""
-
-    name: str
-    groups: tuple[str, ...] = ()
-    uid: str = ""
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def info(self) -> dict[str, Any]:
-        info: dict[str, Any] = {"username": self.name, "groups": list(self.groups)}
-        if self.uid:
-            info["uid"] = self.uid
-        if self.extra:
-            info["extra"] = {key: list(values) for key, values in self.extra.items()}
-        return info
-
-
-ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
-_AUTHENTICATED = "system:authenticated"
+from kubewire.components.apiserver.users import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    User,
+    service_account_groups,
+    service_account_name,
+)
 
 
 def load_token_file(path: str) -> dict[str, User]:
@@ -50,7 +33,7 @@ def load_token_file(path: str) -> dict[str, User]:
                 )
             names = row[3].split(",") if len(row) > 3 else []
             groups = tuple(name.strip() for name in names if name.strip())
-            users[row[0].strip()] = User(row[1].strip(), (*groups, _AUTHENTICATED), row[2].strip())
+            users[row[0].strip()] = User(row[1].strip(), (*groups, AUTHENTICATED), row[2].strip())
     return users
 
 
@@ -63,7 +46,7 @@ def certificate_user(certificate: Mapping[str, Any] | None) -> User | None:
     if not common:
         return None
     groups = [value for key, value in names if key == "organizationName"]
-    return User(common[0], (*groups, _AUTHENTICATED))
+    return User(common[0], (*groups, AUTHENTICATED))
 
 
 @dataclass(frozen=True)
@@ -72,15 +55,18 @@ class Authenticator:
 
     static_tokens: Mapping[str, User]
     service_accounts: ServiceAccountTokens
+    anonymous: bool = True
 
     def authenticate(
         self,
         certificate: Mapping[str, Any] | None,
         authorization: str,
     ) -> User | None:
-        """Returns None for a 401: the credentials are missing or wrong."""
+        """Returns None for a 401: the credentials are wrong, or missing and needed."""
         if (user := certificate_user(certificate)) is not None:
             return user
+        if not authorization:
+            return ANONYMOUS if self.anonymous else None
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return None
@@ -106,6 +92,6 @@ class Authenticator:
             extra["authentication.kubernetes.io/node-name"] = (node["name"],)
             if node.get("uid"):
                 extra["authentication.kubernetes.io/node-uid"] = (node["uid"],)
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", _AUTHENTICATED)
-        name = f"system:serviceaccount:{namespace}:{account['name']}"
+        groups = (*service_account_groups(namespace), AUTHENTICATED)
+        name = service_account_name(namespace, account["name"])
         return User(name, groups, account.get("uid", ""), extra)

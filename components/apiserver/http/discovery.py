@@ -11,23 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.apiserver.kinds.spec import Subresource
 from kubewire.components.apiserver.registry.catalog import Catalog, Served, group_rank, version_rank
 from kubewire.components.kubeapi.resources import KubeObject
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _STATUS_VERBS = ("get", "patch", "update")
-_CONNECT = ("create", "delete", "get", "patch", "update")
-
-
-@dataclass(frozen=True)
-class Subresource:
-    """A subresource; kind, group and version are those of its body."""
-
-    name: str
-    kind: str
-    verbs: tuple[str, ...]
-    group: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,35 +51,10 @@ VIRTUAL_KINDS = (
 )
 
 _SCALE = Subresource("scale", "Scale", _STATUS_VERBS, "autoscaling", "v1")
-#: Subresources of the core group by storage name; the KindSpec adds status and scale.
-CORE_SUBRESOURCES: dict[str, tuple[Subresource, ...]] = {
-    "pods": (
-        Subresource("attach", "PodAttachOptions", ("create", "get")),
-        Subresource("binding", "Binding", ("create",)),
-        Subresource("ephemeralcontainers", "Pod", ("get", "patch", "update")),
-        Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
-        Subresource("exec", "PodExecOptions", ("create", "get")),
-        Subresource("log", "Pod", ("get",)),
-        Subresource("portforward", "PodPortForwardOptions", ("create", "get")),
-        Subresource("proxy", "PodProxyOptions", _CONNECT),
-    ),
-    "services": (Subresource("proxy", "ServiceProxyOptions", _CONNECT),),
-    "nodes": (Subresource("proxy", "NodeProxyOptions", _CONNECT),),
-    "namespaces": (Subresource("finalize", "Namespace", ("update",)),),
-    "serviceaccounts": (
-        Subresource(
-            "token",
-            "TokenRequest",
-            ("create",),
-            "authentication.k8s.io",
-            "v1",
-        ),
-    ),
-}
 
 
 def subresources(served: Served) -> list[Subresource]:
-    declared = list(CORE_SUBRESOURCES.get(served.storage, ()))
+    declared = list(served.spec.more_subresources)
     if "scale" in served.spec.subresources:
         declared.append(_SCALE)
     if "status" in served.spec.subresources:

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http import patching, subresources, watching
+from kubewire.components.apiserver.http import eviction, patching, subresources, watching
 from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
@@ -26,9 +26,11 @@ from kubewire.components.apiserver.http.negotiation import (
 )
 from kubewire.components.apiserver.http.requestinfo import RequestInfo, flag
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
+from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.kinds.labelselectors import check_requirements
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.registry import deletion, tables
+from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.applying import apply_patch
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.fieldownership import ListKeysOf
@@ -37,11 +39,13 @@ from kubewire.components.apiserver.registry.registry import (
     Result,
     Selection,
     Strategy,
+    Target,
     Transform,
     WriteOptions,
     check_field_selector,
 )
 from kubewire.components.apiserver.store import RevisionExpired, Stored
+from kubewire.components.apiserver.users import User
 from kubewire.components.kubeapi.client import APPLY_PATCH
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
@@ -50,6 +54,7 @@ _MIN_WATCH_SECONDS = 1800
 _STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
 
 #: Group, version and kind of the body that a subresource's POST takes.
+_SCALE = ("autoscaling", "v1", "Scale")
 _SUBRESOURCE_KINDS = {
     "binding": ("", "v1", "Binding"),
     "eviction": ("policy", "v1", "Eviction"),
@@ -66,7 +71,7 @@ class Call:
     served: Served
     query: Mapping[str, str]
     body: bytes
-    user: str
+    user: User
 
     @property
     def content_type(self) -> str:
@@ -95,13 +100,24 @@ class Call:
         default_manager = "" if self.media_type == APPLY_PATCH else self.agent
         manager = self.query.get("fieldManager") or default_manager
         force = flag(self.query.get("force"))
-        return WriteOptions(dry_run == "All", manager, validation, force, self.user)
+        return WriteOptions(
+            dry_run == "All", manager, validation, force, self.user, self._options_kind
+        )
+
+    def target(self, operation: Operation, options: WriteOptions) -> Target:
+        """What the request is about, for the admission of its body."""
+        info = self.info
+        place = (info.namespace, info.name, info.subresource)
+        return Target(self.served, operation, *place, options)
+
+    @property
+    def _options_kind(self) -> str:
+        kinds = {"create": "CreateOptions", "update": "UpdateOptions"}
+        return kinds.get(self.info.verb, "PatchOptions")
 
     def _invalid_options(self, name: str, value: Any, supported: str) -> status.StatusError:
-        kinds = {"create": "CreateOptions", "update": "UpdateOptions"}
-        kind = kinds.get(self.info.verb, "PatchOptions")
         error = FieldError("NotSupported", name, value, f"supported values: {supported}")
-        return status.invalid("meta.k8s.io", kind, "", [error])
+        return status.invalid("meta.k8s.io", self._options_kind, "", [error])
 
     def selection(self) -> Selection:
         """The selectors of the query; raises 400 when they cannot be parsed."""
@@ -236,6 +252,7 @@ class Endpoints:
             options,
             strategy,
             unconditional=unconditional,
+            subresource=info.subresource,
         )
         return self._answer(call, result, shape)
 
@@ -268,6 +285,7 @@ class Endpoints:
             transform,
             options,
             strategy,
+            subresource=info.subresource,
         )
         return self._answer(call, result, shape)
 
@@ -294,7 +312,7 @@ class Endpoints:
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
         self.registry.typed(body, "", "v1", "DeleteOptions")
-        return deletion.DeleteOptions.parse(body, dict(call.query))
+        return deletion.DeleteOptions.parse(body, dict(call.query), call.user)
 
     def scale(self, call: Call) -> web.Response:
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
@@ -320,10 +338,18 @@ class Endpoints:
                 "v1",
                 "Scale",
             )
+            before = subresources.scale_of(served, obj)
+            warnings[:] = self.registry.admit_body(
+                call.target("UPDATE", options), scale, before, _SCALE
+            )
             return subresources.set_scale(served, obj, scale)
 
-        result = self.registry.update(served, info.namespace, info.name, rescaled, options)
-        return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
+        warnings: list[str] = []
+        result = self.registry.update(
+            served, info.namespace, info.name, rescaled, options, subresource="scale", admitted=True
+        )
+        body = orjson.dumps(subresources.scale_of(served, result.obj))
+        return _respond(body, Representation(), warnings=(*result.warnings, *warnings))
 
     def create_subresource(self, call: Call) -> web.Response:
         """POST of a binding, an eviction or a token request."""
@@ -333,6 +359,7 @@ class Endpoints:
         options = call.write_options()
         if kind := _SUBRESOURCE_KINDS.get(info.subresource):
             self.registry.typed(body, *kind)
+        warnings = self.registry.admit_body(call.target("CREATE", options), body, {}, kind)
         match served.storage, info.subresource:
             case "pods", "binding":
                 result = subresources.bind(
@@ -344,13 +371,13 @@ class Endpoints:
                     options,
                 )
             case "pods", "eviction":
-                result = subresources.evict(
+                result = eviction.evict(
                     self.registry,
                     served,
                     info.namespace,
                     info.name,
                     body,
-                    options.dry_run,
+                    options,
                 )
             case "serviceaccounts", "token":
                 result = subresources.issue_token(
@@ -362,7 +389,7 @@ class Endpoints:
                 )
             case _:
                 raise status.no_such_path()
-        return _respond(result.body, Representation(), result.code)
+        return _respond(result.body, Representation(), result.code, warnings)
 
     def _answer(self, call: Call, result: Result, shape: Representation) -> web.Response:
         body = result.body
@@ -438,15 +465,9 @@ def _respond(
         status=code,
         headers={"Content-Type": shape.content_type},
     )
-    for text in warnings:
-        response.headers.add("Warning", warning_header(text))
+    for header in warning_headers(warnings):
+        response.headers.add("Warning", header)
     return response
-
-
-def warning_header(text: str) -> str:
-    """A Warning header for a miscellaneous persistent warning (RFC 7234, 5.5)."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{escaped}"'
 
 
 def _continue_token(revision: int, last: Stored) -> str:

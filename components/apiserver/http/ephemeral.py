@@ -44,7 +44,9 @@ def update(
             raise status.invalid("", "Pod", name, errors)
         return pod
 
-    return registry.update(served, namespace, name, added, options, "raw")
+    return registry.update(
+        served, namespace, name, added, options, "raw", subresource="ephemeralcontainers"
+    )
 
 
 def kept(before: list[KubeObject], after: list[KubeObject]) -> list[FieldError]:

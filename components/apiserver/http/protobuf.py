@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from kubewire.components.apiserver import bodies
+from kubewire.components.base.golang import format_duration
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
@@ -248,6 +249,12 @@ def _micro_time(data: bytes) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos // 1000 % 1_000_000:06d}Z"
 
 
+def _duration(data: bytes) -> str:
+    """meta.v1.Duration: nanoseconds, which JSON has as a text such as 1m30s."""
+    nanoseconds = dict(_wire(data)).get(1, 0)
+    return format_duration(_signed(nanoseconds) / 1e9 if isinstance(nanoseconds, int) else 0)
+
+
 def _int_or_string(data: bytes) -> int | str:
     parts = dict(_wire(data))
     if parts.get(1, 0) == 1:
@@ -272,12 +279,14 @@ def _strings(data: bytes) -> list[str]:
 _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     "meta.v1.Time": _time,
     "meta.v1.MicroTime": _micro_time,
+    "meta.v1.Duration": _duration,
     "IntOrString": _int_or_string,
     "Quantity": _quantity,
     "meta.v1.FieldsV1": _raw_json,
     "runtime.RawExtension": _raw_json,
     "authentication.v1.ExtraValue": _strings,
     "authorization.v1.ExtraValue": _strings,
+    "certificates.v1.ExtraValue": _strings,
     "apiextensions.v1.JSON": _raw_json,
 }
 

@@ -4,7 +4,8 @@ A request passes these stages, the same as in upstream's chain of handlers:
 
 1. The URL is parsed into a RequestInfo: verb, group, version, resource, namespace, name,
    subresource.
-2. The user is authenticated. Authorization always allows, and admission happens in the registry.
+2. The user is authenticated, and becomes another one if the request impersonates. Then the
+   authorizers (access) allow the request or refuse it. Admission happens in the registry.
 3. The catalog finds the resource. Paths that are not resources, such as discovery, go to
    documents.py; subresources that connect to a kubelet or a pod go to connect.py.
 4. The endpoint of the verb decodes the body, calls the registry and encodes the answer.
@@ -35,17 +36,20 @@ from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver.access.modes import Union
 from kubewire.components.apiserver.crd import customresources
-from kubewire.components.apiserver.http import discovery, ephemeral, patching, requestinfo
-from kubewire.components.apiserver.http.authentication import (
-    ANONYMOUS,
-    ANONYMOUS_PATHS,
-    Authenticator,
-    User,
+from kubewire.components.apiserver.http import (
+    authorization,
+    connectoptions,
+    discovery,
+    ephemeral,
+    patching,
+    requestinfo,
 )
+from kubewire.components.apiserver.http.authentication import Authenticator
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
-from kubewire.components.apiserver.http.endpoints import Call, Endpoints, warning_header
+from kubewire.components.apiserver.http.endpoints import Call, Endpoints
 from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.negotiation import (
     decode_object,
@@ -53,11 +57,15 @@ from kubewire.components.apiserver.http.negotiation import (
     wants_pretty,
 )
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
-from kubewire.components.apiserver.http.reviews import review
+from kubewire.components.apiserver.http.reviews import Reviewer
 from kubewire.components.apiserver.http.upgrade import Connection
+from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.owner import OwnerThread
+from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.registry import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
+from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import refused_version
 
 log = logging.getLogger(__name__)
@@ -78,6 +86,14 @@ _LIGHT_ANSWER = 256 * 1024
 #: How often a request is attempted when other writes to the object come in between.
 _ATTEMPTS = 20
 _CONNECTING = frozenset({"exec", "attach", "portforward", "log", "proxy"})
+#: The operations of admission that each verb may lead to: applying may create.
+_OPERATIONS: dict[str, tuple[Operation, ...]] = {
+    "create": ("CREATE",),
+    "update": ("UPDATE",),
+    "patch": ("UPDATE", "CREATE"),
+    "delete": ("DELETE",),
+    "deletecollection": ("DELETE",),
+}
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _VIRTUAL = {(kind.group, kind.version, kind.plural): kind for kind in discovery.VIRTUAL_KINDS}
 
@@ -91,6 +107,7 @@ class _Server(web.Server):
 class ApiServer:
     """handle() answers a request; serve() listens on sockets."""
 
+    access: Union
     catalog: Catalog
     endpoints: Endpoints
     connector: Connector
@@ -132,6 +149,7 @@ class ApiServer:
         if self._server is not None:
             await self._server.shutdown(0.5)
         await self.connector.close()
+        await self.endpoints.registry.admission.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request, turning every error into a Status."""
@@ -205,7 +223,8 @@ class ApiServer:
         info: RequestInfo,
         query: dict[str, str],
     ) -> web.StreamResponse:
-        user = self._user(request)
+        user = authorization.acting_as(self.access, request.headers, self._user(request))
+        authorization.authorize(self.access, info, query, user)
         if not info.is_resource:
             if info.path.startswith("/openapi"):
                 return await self._owner.run(lambda: self.documents.answer(request, info.path))
@@ -218,23 +237,59 @@ class ApiServer:
             raise status.no_such_path()
         if info.subresource in _CONNECTING and _has_subresource(served, info.subresource):
             pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+            await self._admit_connection(info, served, pairs, user)
             return await self.connector.serve(request, info, pairs)
         body = await request.read() if request.method in _HAS_BODY else b""
-        call = Call(request, info, served, query, body, user.name)
+        call = Call(request, info, served, query, body, user)
         if info.verb == "watch" and not info.subresource:
             return await self.endpoints.watch(call)
         route = self._route(call)
-        if self._is_light(call):
+        if self._waits(call):
+            response = await self._owner.run_waiting(lambda: _retry_on_conflict(route, call))
+        elif self._is_light(call):
             response = route(call)
         else:
             response = await self._owner.run(lambda: _retry_on_conflict(route, call))
         if served.deprecation:
-            response.headers.add("Warning", warning_header(served.deprecation))
+            for header in warning_headers([served.deprecation]):
+                response.headers.add("Warning", header)
         return response
 
     @property
     def _owner(self) -> OwnerThread:
         return self.endpoints.registry.store.owner
+
+    async def _admit_connection(
+        self,
+        info: RequestInfo,
+        served: Served,
+        pairs: list[tuple[str, str]],
+        user: User,
+    ) -> None:
+        """Takes exec, attach, portforward and proxy through admission; raises StatusError."""
+        kind = connectoptions.KINDS.get((info.plural, info.subresource))
+        if kind is None:
+            return
+        body = connectoptions.body(kind, pairs, info.rest)
+        options = WriteOptions(user=user)
+        target = Target(served, "CONNECT", info.namespace, info.name, info.subresource, options)
+        registry = self.endpoints.registry
+
+        def admit() -> None:
+            registry.admit_body(target, body, {}, ("", "v1", kind))
+
+        if registry.admission.waits(served, ("CONNECT",), info.subresource):
+            await self._owner.run_waiting(admit)
+        else:
+            admit()
+
+    def _waits(self, call: Call) -> bool:
+        """Whether the request may have to wait for a webhook."""
+        operations = _OPERATIONS.get(call.info.verb)
+        if operations is None:
+            return False
+        admission = self.endpoints.registry.admission
+        return admission.waits(call.served, operations, call.info.subresource)
 
     def _is_light(self, call: Call) -> bool:
         """Whether the request takes at most a few milliseconds, whatever its content."""
@@ -358,7 +413,8 @@ class ApiServer:
             body = decode_object(sent, content_type)
             self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
             version = f"{virtual.group}/{virtual.version}"
-            return _json(review(virtual.kind, version, body, user, self.authenticator), 201)
+            reviewer = Reviewer(user, self.authenticator, self.access, self._owner)
+            return _json(reviewer.review(virtual.kind, version, body, info.namespace), 201)
 
         light = bodies.is_light(sent, media_type_of(content_type) or "json")
         return reviewed() if light else await self._owner.run(reviewed)
@@ -366,16 +422,13 @@ class ApiServer:
     def _user(self, request: web.BaseRequest) -> User:
         """The user of a request; raises 401."""
         connection = request.protocol
-        authorization = request.headers.get("Authorization", "")
-        if not authorization and isinstance(connection, Connection) and connection.user is not None:
+        credentials = request.headers.get("Authorization", "")
+        if not credentials and isinstance(connection, Connection) and connection.user is not None:
             return connection.user
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
-        user = self.authenticator.authenticate(certificate, authorization)
+        user = self.authenticator.authenticate(certificate, credentials)
         if user is None:
-            is_health = request.path.startswith(("/livez/", "/readyz/", "/healthz/"))
-            if authorization or not (is_health or request.path in ANONYMOUS_PATHS):
-                raise status.unauthorized()
-            return ANONYMOUS
+            raise status.unauthorized()
         if certificate and isinstance(connection, Connection):
             connection.user = user
         return user

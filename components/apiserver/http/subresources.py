@@ -1,4 +1,4 @@
-"""The subresources that have rules of their own: binding, eviction, scale and token."""
+"""The subresources that have rules of their own: binding, scale and token."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import orjson
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds.spec import FieldError, ScalePaths
-from kubewire.components.apiserver.registry import deletion, metadata
+from kubewire.components.apiserver.registry import metadata
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.registry import Registry, Result, WriteOptions
-from kubewire.components.apiserver.store import Key, Stored
+from kubewire.components.apiserver.store import Key
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
 
 _SHORTEST_TOKEN = 600
 _LONGEST_TOKEN = 1 << 32
-_VIOLATION = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
 def bind(
@@ -47,7 +46,17 @@ def bind(
             raise status.conflict("", "pods/binding", name, f"Precondition failed: {text}")
         return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
 
-    registry.update(served, namespace, name, assign, options, "raw", track=False)
+    registry.update(
+        served,
+        namespace,
+        name,
+        assign,
+        options,
+        "raw",
+        track=False,
+        subresource="binding",
+        admitted=True,
+    )
     answer = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -83,76 +92,6 @@ def _assigned(pod: KubeObject, node: str, annotations: dict[str, str]) -> KubeOb
     rest = [item for item in conditions if item.get("type") != "PodScheduled"]
     pod["status"]["conditions"] = [*rest, scheduled]
     return pod
-
-
-def evict(
-    registry: Registry,
-    served: Served,
-    namespace: str,
-    name: str,
-    body: KubeObject,
-    dry_run: bool,
-) -> Result:
-    """Deletes a pod unless a PodDisruptionBudget forbids it (EvictionREST of core/pod/storage)."""
-    pod = registry.get(served, namespace, name)
-    options = body.get("deleteOptions") or {}
-    parsed = deletion.DeleteOptions.parse(options, {"dryRun": "All"} if dry_run else {})
-    if _counts_for_budgets(pod.obj):
-        _spend_budgets(registry, pod, parsed.dry_run)
-    deletion.delete(registry, served, namespace, name, parsed)
-    answer = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "code": 201,
-    }
-    return Result(answer, orjson.dumps(answer), 201)
-
-
-def _counts_for_budgets(pod: KubeObject) -> bool:
-    phase = (pod.get("status") or {}).get("phase")
-    if phase in ("Succeeded", "Failed", "Pending"):
-        return False
-    return not pod["metadata"].get("deletionTimestamp")
-
-
-def _spend_budgets(registry: Registry, pod: Stored, dry_run: bool) -> None:
-    """Takes one disruption from the pod's budget; raises 429 when none is left."""
-    labels = pod.obj["metadata"].get("labels") or {}
-    budgets = [
-        stored
-        for stored in registry.store.items("poddisruptionbudgets.policy")
-        if stored.key.namespace == pod.key.namespace
-        and LabelSelector.from_object(stored.obj.get("spec", {}).get("selector")).matches(labels)
-    ]
-    if len(budgets) > 1:
-        text = "This pod has more than one PodDisruptionBudget, which the eviction subresource"
-        raise status.internal_error(f"{text} does not support.")
-    for stored in budgets:
-        _spend(registry, stored, pod.key.name, dry_run)
-
-
-def _spend(registry: Registry, stored: Stored, pod: str, dry_run: bool) -> None:
-    budget = stored.copy()
-    state = budget.setdefault("status", {})
-    if int(state.get("observedGeneration", 0)) < int(budget["metadata"].get("generation", 0)):
-        raise status.too_many_requests(_VIOLATION, 10)
-    allowed = int(state.get("disruptionsAllowed", 0))
-    if allowed <= 0:
-        name = stored.key.name
-        message = (
-            f"The disruption budget {name} needs {state.get('desiredHealthy', 0)} healthy pods "
-            "and has "
-            f"{state.get('currentHealthy', 0)} currently"
-        )
-        causes = [{"reason": "DisruptionBudget", "message": message}]
-        raise status.too_many_requests(_VIOLATION, 0, causes)
-    if dry_run:
-        return
-    state["disruptionsAllowed"] = allowed - 1
-    state.setdefault("disruptedPods", {})[pod] = metadata.timestamp()
-    registry.store.update(stored.key, budget, stored.revision)
 
 
 def read_path(obj: KubeObject, path: str) -> Any:

@@ -19,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http.authentication import User
+from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import HttpConnection, can_upgrade
 
 DIAL_SECONDS = 10.0

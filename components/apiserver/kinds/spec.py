@@ -50,6 +50,13 @@ _TEXTS: dict[str, tuple[str, str]] = {
 _WITHOUT_VALUE = frozenset({"Required", "Forbidden", "TooLong", "InternalError"})
 
 
+class _Omitted:
+    """field.OmitValueType: a value that an error does not print."""
+
+
+OMITTED = _Omitted()
+
+
 @dataclass(frozen=True)
 class FieldError:
     """An error about one field, in the wording of apimachinery's field.Error.
@@ -71,7 +78,7 @@ class FieldError:
     def cause_message(self) -> str:
         """The message without the field, as in `Invalid value: "x": must be ...`."""
         text = _TEXTS[self.type][0]
-        if self.type not in _WITHOUT_VALUE:
+        if self.type not in _WITHOUT_VALUE and self.value is not OMITTED:
             text += ": " + _value_text(_go_order(self.value, self.field.rpartition(".")[2]))
         return f"{text}: {self.detail}" if self.detail else text
 
@@ -147,6 +154,40 @@ def _no_fields(obj: KubeObject) -> dict[str, str]:
     return {}
 
 
+def _same(obj: KubeObject) -> KubeObject:
+    return obj
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a kind is stored that shares the objects of another one, at another version.
+
+    resource is the name of the other kind's resource, as it is in API errors (`events`,
+    `horizontalpodautoscalers.autoscaling`), version its apiVersion. write and read convert, and may
+    return the object they were given.
+    """
+
+    resource: str
+    version: str
+    write: Callable[[KubeObject], KubeObject] = _same
+    read: Callable[[KubeObject], KubeObject] = _same
+
+
+#: The verbs of a subresource whose requests are passed on.
+CONNECT_VERBS = ("create", "delete", "get", "patch", "update")
+
+
+@dataclass(frozen=True)
+class Subresource:
+    """A subresource other than status and scale; kind, group and version are those of its body."""
+
+    name: str
+    kind: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    version: str = ""
+
+
 NAME_COLUMNS = (
     Column("Name", "string", "name", "Name must be unique within a namespace."),
     Column(
@@ -165,8 +206,8 @@ class KindSpec:
     The registry sets and validates metadata, and adds metadata.name and metadata.namespace to the
     selectable fields. The functions here handle everything else.
 
-    subresources has "status" and "scale"; the others, such as "binding" and "exec", belong to the
-    core. unconditional_update says whether a PUT may omit the resourceVersion
+    subresources has "status" and "scale"; the others, such as "binding" and "exec", are in
+    more_subresources. unconditional_update says whether a PUT may omit the resourceVersion
     (AllowUnconditionalUpdate). row returns the cells for columns in order, given the time in UTC;
     without it the cells are the name and the creation timestamp.
     """
@@ -188,3 +229,9 @@ class KindSpec:
     selectable_fields: Callable[[KubeObject], dict[str, str]] = _no_fields
     scale: ScalePaths | None = None
     unconditional_update: bool = True
+    #: Whether metadata.generation counts changes of the spec.
+    generation: bool = False
+    #: The text of the warning with which requests are answered, for a deprecated kind.
+    deprecation: str = ""
+    more_subresources: tuple[Subresource, ...] = ()
+    storage: Storage | None = None

@@ -1,10 +1,10 @@
 r"""Writes models.json and protobuf_fields.json from the Go types of the API (RELEASE in models.py).
 
-The source is three Go modules, k8s.io/api and the two in which it finds its types, as zip files with
-the layout of Go's module proxy. They are only read, and not needed at run time. From clones of
-github.com/kubernetes/MODULE, for RELEASE 1.36.2:
+The source is five Go modules, k8s.io/api, the two in which it finds its types, and those of the
+aggregation layer and of metrics, as zip files with the layout of Go's module proxy. They are only
+read, and not needed at run time. From clones of github.com/kubernetes/MODULE, for RELEASE 1.36.2:
 
-    for module in api apimachinery apiextensions-apiserver; do
+    for module in api apimachinery apiextensions-apiserver kube-aggregator metrics; do
         git -C CLONES/$module archive --format=zip --prefix=k8s.io/$module@v0.36.2/ v0.36.2 \
             > ZIPS/$module.zip
     done
@@ -32,6 +32,8 @@ NUMBERS = Path(__file__).parent.parent / "http/protobuf_fields.json"
 _API = "k8s.io/api/"
 _META = "k8s.io/apimachinery/pkg/apis/meta/v1"
 _EXTENSIONS = "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+_AGGREGATOR = "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+_METRICS = "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 _RUNTIME = "k8s.io/apimachinery/pkg/runtime"
 
 Types = Mapping[str, Declaration]
@@ -40,13 +42,13 @@ Types = Mapping[str, Declaration]
 ROOTS: dict[str, tuple[str, str]] = {
     _API + "core/v1": (
         "",
-        "Binding ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume "
+        "Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume "
         "PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service "
         "ServiceAccount",
     ),
     _API + "apps/v1": ("apps", "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet"),
     _API + "batch/v1": ("batch", "CronJob Job"),
-    _API + "autoscaling/v1": ("autoscaling", "Scale"),
+    _API + "autoscaling/v1": ("autoscaling", "HorizontalPodAutoscaler Scale"),
     _API + "autoscaling/v2": ("autoscaling", "HorizontalPodAutoscaler"),
     _API + "policy/v1": ("policy", "Eviction PodDisruptionBudget"),
     _API + "networking/v1": (
@@ -61,7 +63,22 @@ ROOTS: dict[str, tuple[str, str]] = {
         "ClusterRole ClusterRoleBinding Role RoleBinding",
     ),
     _API + "scheduling/v1": ("scheduling.k8s.io", "PriorityClass"),
-    _API + "storage/v1": ("storage.k8s.io", "CSIDriver CSINode StorageClass VolumeAttachment"),
+    _API + "storage/v1": (
+        "storage.k8s.io",
+        "CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass",
+    ),
+    _API + "certificates/v1": ("certificates.k8s.io", "CertificateSigningRequest"),
+    _API + "node/v1": ("node.k8s.io", "RuntimeClass"),
+    _API + "flowcontrol/v1": (
+        "flowcontrol.apiserver.k8s.io",
+        "FlowSchema PriorityLevelConfiguration",
+    ),
+    _API + "resource/v1": (
+        "resource.k8s.io",
+        "DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice",
+    ),
+    _AGGREGATOR: ("apiregistration.k8s.io", "APIService"),
+    _METRICS: ("metrics.k8s.io", "NodeMetrics PodMetrics"),
     _API + "admissionregistration/v1": (
         "admissionregistration.k8s.io",
         "MutatingWebhookConfiguration ValidatingWebhookConfiguration",
@@ -89,6 +106,7 @@ _SCALARS: dict[str, tuple[str, str]] = {
     "[]byte": ("y", "bytes"),
     _META + ".Time": ("t", "meta.v1.Time"),
     _META + ".MicroTime": ("u", "meta.v1.MicroTime"),
+    _META + ".Duration": ("s", "meta.v1.Duration"),
     _META + ".FieldsV1": ("o", "meta.v1.FieldsV1"),
     _RUNTIME + ".RawExtension": ("o", "runtime.RawExtension"),
     "k8s.io/apimachinery/pkg/api/resource.Quantity": ("q", "Quantity"),
@@ -180,7 +198,7 @@ def definition(name: str) -> str:
 def message(name: str) -> str:
     """core.v1.Pod of k8s.io/api/core/v1.Pod, runtime.Unknown of k8s.io/apimachinery/pkg/runtime."""
     parts = name.split("/")
-    return ".".join(parts[-2:] if re.match(r"v\d+\.", parts[-1]) else parts[-1:])
+    return ".".join(parts[-2:] if re.match(r"v\d+\w*\.", parts[-1]) else parts[-1:])
 
 
 def is_embedded(field: Field) -> bool:
@@ -241,7 +259,30 @@ def model(name: str, types: Types) -> dict[str, object]:
         result["keys"] = keys
     if named := {field.json: text for field in fields if (text := string_type(field, types))}:
         result["named"] = named
+    if always := [field.json for field in fields if is_always_written(field, types)]:
+        result["always"] = always
+    if pointers := [field.json for field in fields if has_own_zero(field, types)]:
+        result["pointers"] = pointers
     return result
+
+
+def is_always_written(field: Field, types: Types) -> bool:
+    """Whether JSON has the field even with its zero value.
+
+    omitempty does not omit a struct, and some types that look like scalars are structs.
+    """
+    if field.omits("omitzero"):
+        return False
+    if not field.omits("omitempty"):
+        return True
+    return not field.type.startswith("*") and letter(field.type, types)[0] in "#qxtu"
+
+
+def has_own_zero(field: Field, types: Types) -> bool:
+    """Whether the field is a pointer, so that a zero in it is not the same as its absence."""
+    if not field.type.startswith("*"):
+        return False
+    return letter(field.type, types)[0] in "sbilnyqx" or is_always_written(field, types)
 
 
 def list_keys(field: Field) -> list[str] | None:

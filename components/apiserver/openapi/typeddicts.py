@@ -24,7 +24,10 @@ KINDS: tuple[models.GroupVersionKind, ...] = (
     ("", "v1", "Event"),
     ("", "v1", "Namespace"),
     ("", "v1", "Node"),
+    ("", "v1", "PersistentVolume"),
+    ("", "v1", "PersistentVolumeClaim"),
     ("", "v1", "Pod"),
+    ("", "v1", "ReplicationController"),
     ("", "v1", "Secret"),
     ("", "v1", "Service"),
     ("", "v1", "ServiceAccount"),
@@ -34,12 +37,16 @@ KINDS: tuple[models.GroupVersionKind, ...] = (
     ("apps", "v1", "ReplicaSet"),
     ("apps", "v1", "StatefulSet"),
     ("authentication.k8s.io", "v1", "TokenRequest"),
+    ("autoscaling", "v1", "Scale"),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler"),
     ("batch", "v1", "CronJob"),
     ("batch", "v1", "Job"),
+    ("certificates.k8s.io", "v1", "CertificateSigningRequest"),
     ("coordination.k8s.io", "v1", "Lease"),
     ("discovery.k8s.io", "v1", "EndpointSlice"),
     ("networking.k8s.io", "v1", "IPAddress"),
     ("networking.k8s.io", "v1", "ServiceCIDR"),
+    ("storage.k8s.io", "v1", "StorageClass"),
 )
 
 _HEAD = '''\

@@ -60,7 +60,9 @@ def apply_patch(
         return applied(live, config, fields, identity, served.api_version, key, options.force)
 
     strategy: Strategy = "status" if subresource == "status" else "main"
-    return registry.update(served, namespace, name, transform, options, strategy, track=False)
+    return registry.update(
+        served, namespace, name, transform, options, strategy, track=False, subresource=subresource
+    )
 
 
 def _checked(

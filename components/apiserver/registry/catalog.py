@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kubewire.components.apiserver.kinds.spec import FieldError, KindSpec
-from kubewire.components.apiserver.registry import eventconversion
 from kubewire.components.apiserver.status import qualified
 from kubewire.components.kubeapi.resources import KubeObject
 
@@ -32,26 +31,6 @@ _GROUP_ORDER = (
     "coordination.k8s.io",
     "node.k8s.io",
     "discovery.k8s.io",
-)
-#: Resources for which upstream counts metadata.generation.
-_GENERATIONS = frozenset(
-    {
-        "pods",
-        "replicationcontrollers",
-        "deployments.apps",
-        "replicasets.apps",
-        "daemonsets.apps",
-        "statefulsets.apps",
-        "jobs.batch",
-        "cronjobs.batch",
-        "networkpolicies.networking.k8s.io",
-        "ingresses.networking.k8s.io",
-        "ingressclasses.networking.k8s.io",
-        "endpointslices.discovery.k8s.io",
-        "poddisruptionbudgets.policy",
-        "customresourcedefinitions.apiextensions.k8s.io",
-        "priorityclasses.scheduling.k8s.io",
-    }
 )
 
 
@@ -115,10 +94,8 @@ class Served:
     @property
     def storage(self) -> str:
         """The name of the resource in the store."""
-        return _STORED_AS.get(
-            self.api_version + "/" + self.plural,
-            qualified(self.group, self.plural),
-        )
+        shared = self.spec.storage
+        return shared.resource if shared else qualified(self.group, self.plural)
 
     @property
     def stored_as_served(self) -> bool:
@@ -126,30 +103,20 @@ class Served:
 
     @property
     def counts_generation(self) -> bool:
-        return self.custom or self.storage in _GENERATIONS
-
-
-#: Resources that share the storage of another group.
-_STORED_AS = {"events.k8s.io/v1/events": "events"}
-
-
-#: The warnings for requests of deprecated kinds (prerelease-lifecycle tags of k8s.io/api).
-_DEPRECATIONS = {
-    "v1/endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
-}
+        return self.custom or self.spec.generation
 
 
 def _built_in(spec: KindSpec) -> Served:
-    if spec.resource.group == "events.k8s.io":
-        return Served(
-            spec,
-            "v1",
-            to_storage=eventconversion.to_core,
-            from_storage=eventconversion.from_core,
-        )
-    resource = spec.resource
-    deprecation = _DEPRECATIONS.get(f"{resource.api_version}/{resource.plural}", "")
-    return Served(spec, resource.api_version, deprecation=deprecation)
+    version = spec.resource.api_version
+    if (shared := spec.storage) is None:
+        return Served(spec, version, deprecation=spec.deprecation)
+    return Served(
+        spec,
+        shared.version,
+        to_storage=shared.write,
+        from_storage=shared.read,
+        deprecation=spec.deprecation,
+    )
 
 
 @dataclass

@@ -4,7 +4,7 @@ rest.BeforeDelete).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ import orjson
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.query import integer
+from kubewire.components.apiserver.registry.admission.plugin import Attributes
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.metadata import timestamp
 from kubewire.components.apiserver.registry.registry import (
@@ -23,13 +24,13 @@ from kubewire.components.apiserver.registry.registry import (
     uid_text,
 )
 from kubewire.components.apiserver.store import RevisionMismatch, Stored
+from kubewire.components.apiserver.users import SERVER, User
 from kubewire.components.kubeapi.resources import KubeObject
 
 #: The longest grace in seconds, a thousand years; a later date could not be represented.
 _LONGEST_GRACE = 1000 * 365 * 86400
 _ORPHAN = "orphan"
 _FOREGROUND = "foregroundDeletion"
-_PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 #: Resources whose DELETE answers with the object (ReturnDeletedObject of rest.RESTDeleteStrategy).
 _RETURNED = frozenset(
     {"pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims"},
@@ -45,9 +46,24 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
+    user: User = SERVER
+
+    def as_json(self) -> KubeObject:
+        """The options as webhooks and policies are shown them."""
+        shown: KubeObject = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+        if self.grace_period_seconds is not None:
+            shown["gracePeriodSeconds"] = self.grace_period_seconds
+        conditions = {"uid": self.uid, "resourceVersion": self.resource_version}
+        if conditions := {key: value for key, value in conditions.items() if value}:
+            shown["preconditions"] = conditions
+        if self.propagation_policy:
+            shown["propagationPolicy"] = self.propagation_policy
+        if self.dry_run:
+            shown["dryRun"] = ["All"]
+        return shown
 
     @classmethod
-    def parse(cls, body: KubeObject, query: dict[str, str]) -> DeleteOptions:
+    def parse(cls, body: KubeObject, query: dict[str, str], user: User = SERVER) -> DeleteOptions:
         """Reads the options from the body, or from the query without one; raises 400 and 422."""
         grace = body.get("gracePeriodSeconds")
         if grace is None and query.get("gracePeriodSeconds"):
@@ -72,6 +88,7 @@ class DeleteOptions:
             conditions.get("uid") or "",
             conditions.get("resourceVersion") or "",
             bool(asked),
+            user,
         )
 
 
@@ -110,7 +127,8 @@ def _delete(
     options: DeleteOptions,
 ) -> Result:
     current = registry.get(served, namespace, name)
-    _check(served, current, options)
+    warnings = _admit(registry, served, current, options)
+    check_preconditions(served, current, options)
     obj = current.copy()
     grace = _grace_seconds(served, obj, options.grace_period_seconds)
     _mark(obj["metadata"], grace, options.propagation_policy)
@@ -119,12 +137,12 @@ def _delete(
     if is_finished(obj):
         if not options.dry_run:
             current = registry.store.delete(current.key, obj, current.revision)
-        return _gone(registry, served, current)
+        return replace(_gone(registry, served, current), warnings=warnings)
     if obj != current.obj and not options.dry_run:
         if served.counts_generation and not current.obj["metadata"].get("deletionTimestamp"):
             obj["metadata"]["generation"] = int(obj["metadata"].get("generation", 0)) + 1
         current = registry.store.update(current.key, obj, current.revision)
-    return registry.result(served, current)
+    return registry.result(served, current, warnings=warnings)
 
 
 def delete_collection(
@@ -145,10 +163,29 @@ def delete_collection(
     return selected
 
 
-def _check(served: Served, current: Stored, options: DeleteOptions) -> None:
+def _admit(
+    registry: Registry, served: Served, current: Stored, options: DeleteOptions
+) -> tuple[str, ...]:
+    """Takes the deletion through admission; returns warnings."""
+    attributes = Attributes(
+        served,
+        "DELETE",
+        current.key.namespace,
+        current.key.name,
+        {},
+        current.obj,
+        dry_run=options.dry_run,
+        user=options.user,
+        options=options.as_json(),
+    )
+    registry.admission.admit(attributes)
+    registry.admission.validate(attributes)
+    return tuple(attributes.warnings)
+
+
+def check_preconditions(served: Served, current: Stored, options: DeleteOptions) -> None:
+    """Raises 409 when the object is not the one that the client wants to delete."""
     name = current.key.name
-    if served.storage == "namespaces" and name in _PROTECTED_NAMESPACES:
-        raise status.forbidden("", "namespaces", name, "this namespace may not be deleted")
     if options.uid and options.uid != current.obj["metadata"]["uid"]:
         raise status.conflict(served.group, served.plural, name, uid_text(options.uid, current))
     if options.resource_version and options.resource_version != str(current.revision):

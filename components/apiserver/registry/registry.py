@@ -10,9 +10,11 @@ What is particular to a kind comes from its KindSpec. A write runs through these
    change.
 3. strategy: the kind's prepare and default functions. Spec and status have different writers, so
    an update of the object keeps the old status, and an update of the status keeps everything else.
-4. admission: changes and checks that involve other objects.
+4. admission: changes that involve other objects. At an update they come before the strategy's
+   prepare function.
 5. validation: all errors of all fields are collected into one 422.
-6. store: one atomic write with the next resourceVersion.
+6. admission again: checks that involve other objects, of the object as it will be stored.
+7. store: one atomic write with the next resourceVersion.
 
 Concurrent writers are kept apart by optimistic concurrency, not by locks. An object that carries a
 resourceVersion is written only if that is still the current one; otherwise the client gets 409 and
@@ -37,11 +39,14 @@ import orjson
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.kinds.strategy import without_nulls
+from kubewire.components.apiserver.kinds.warnings.table import on_create, on_update
 from kubewire.components.apiserver.registry import metadata as object_meta
-from kubewire.components.apiserver.registry.admission import Admission
+from kubewire.components.apiserver.registry.admission.chain import Admission
+from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker, drop_unreadable
 from kubewire.components.apiserver.store import Key, KeyExists, Store, Stored
+from kubewire.components.apiserver.users import SERVER, User
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 
@@ -60,7 +65,32 @@ class WriteOptions:
     field_manager: str = "unknown"
     field_validation: str = "Warn"
     force: bool = False
-    user: str = ""
+    user: User = SERVER
+    #: The kind of these options in meta.k8s.io: CreateOptions, UpdateOptions or PatchOptions.
+    kind: str = "UpdateOptions"
+
+    def as_json(self) -> KubeObject:
+        """The options as webhooks and policies are shown them."""
+        shown: KubeObject = {"kind": self.kind, "apiVersion": "meta.k8s.io/v1"}
+        if self.dry_run:
+            shown["dryRun"] = ["All"]
+        shown["fieldManager"] = self.field_manager
+        shown["fieldValidation"] = self.field_validation
+        if self.force:
+            shown["force"] = True
+        return shown
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request is about whose body is not the resource's object."""
+
+    served: Served
+    operation: Operation
+    namespace: str
+    name: str
+    subresource: str
+    options: WriteOptions
 
 
 @dataclass(frozen=True)
@@ -116,7 +146,18 @@ class Types(Protocol):
 
     def metadata_error(self, metadata: object) -> str: ...
     def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
-    def prune(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+    def decode(self, obj: KubeObject, group: str, version: str, kind: str) -> Decoded: ...
+    def decode_metadata(self, metadata: object) -> Decoded: ...
+    def complete(self, obj: KubeObject, group: str, version: str, kind: str) -> None: ...
+
+
+class Decoded(Protocol):
+    """Why Go could not decode an object ("" if it can), and the fields that its type lacks."""
+
+    @property
+    def error(self) -> str: ...
+    @property
+    def unknown(self) -> tuple[str, ...]: ...
 
 
 @dataclass
@@ -172,12 +213,18 @@ class Registry:
             object_meta.prepare_create(obj["metadata"], served.namespaced, namespace)
             if self.store.get(_key(served, obj)) is None:
                 break
-        self.admission.namespace_exists(served, namespace, obj["metadata"].get("name", ""))
         self._prepare(served, lambda: served.spec.prepare_create(obj))
-        self._prepare(served, lambda: served.spec.default(obj))
+        self._default(served, obj)
         object_meta.set_generation(obj, None, served.counts_generation)
-        with self.admission.create(served, obj, options.dry_run):
+        attributes = _attributes(served, "CREATE", obj, {}, options)
+        attributes.generated_name = generates
+        self.admission.admit(attributes)
+        self._complete(served, obj)
+        with self.admission.addresses(attributes):
             self._validate(served, obj, lambda: served.spec.validate_create(obj))
+            warnings += on_create(served.storage, obj)
+            self.admission.validate(attributes)
+            warnings += tuple(attributes.warnings)
             if self.store.get(_key(served, obj)) is not None:
                 raise status.already_exists(served.group, served.plural, obj["metadata"]["name"])
             if options.dry_run:
@@ -205,11 +252,15 @@ class Registry:
         *,
         unconditional: bool = True,
         track: bool = True,
+        subresource: str = "",
+        admitted: bool = False,
     ) -> Result:
         """Replaces an object by transform(a copy of it); raises StatusError.
 
-        The resourceVersion of the new object is a precondition. Without one the write is
+        subresource is what the request names, besides "status", which the strategy says. The
+        resourceVersion of the new object is a precondition. Without one the write is
         unconditional, which some kinds do not allow on PUT (unconditional=False).
+        admitted says that the caller has taken the body of the request through admission.
         """
         current = self.get(served, namespace, name)
         old = current.copy()
@@ -218,19 +269,54 @@ class Registry:
         self._check_address(served, new, namespace, name)
         self._check_preconditions(served, new, current, unconditional)
         new = served.to_storage(new)
-        self._apply_strategy(served, new, old, strategy)
+        subresource = "status" if strategy == "status" else subresource
+        attributes = _attributes(served, "UPDATE", new, old, options, subresource)
+        self._apply_strategy(attributes, strategy, admitted)
         if track:
-            subresource = "status" if strategy == "status" else ""
             self.ownership.on_update(served, new, old, options.field_manager, subresource)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if new == current.obj:
             return self.result(served, current, 200, warnings)
-        with self.admission.update(served, new, old, options.dry_run):
+        with self.admission.addresses(attributes):
             self._validate_change(served, new, old, strategy)
+            if strategy == "main":
+                warnings += on_update(served.storage, new, old)
+            if not admitted:
+                self.admission.validate(attributes)
+            warnings += tuple(attributes.warnings)
             if options.dry_run:
                 return self._unstored(served, new, 200, warnings)
             stored = self._store(current, new)
         return self.result(served, stored, 200, warnings)
+
+    def admit_body(
+        self,
+        target: Target,
+        body: KubeObject,
+        old: KubeObject,
+        kind: tuple[str, str, str] | None,
+    ) -> tuple[str, ...]:
+        """Takes the body of a subresource, of another kind, through admission.
+
+        Returns warnings. Admission may change the body. Raises StatusError.
+        """
+        options = target.options
+        attributes = Attributes(
+            target.served,
+            target.operation,
+            target.namespace if target.served.namespaced else "",
+            target.name,
+            body,
+            old,
+            target.subresource,
+            options.dry_run,
+            options.user,
+            options=options.as_json() if target.operation != "CONNECT" else {},
+            body_kind=kind,
+        )
+        self.admission.admit(attributes)
+        self.admission.validate(attributes)
+        return tuple(attributes.warnings)
 
     def _store(self, current: Stored, new: KubeObject) -> Stored:
         # An object being deleted goes with its last finalizer (deleteWithoutFinalizers of
@@ -239,19 +325,21 @@ class Registry:
             return self.store.delete(current.key, new, current.revision)
         return self.store.update(current.key, _ordered(new), current.revision)
 
-    def _apply_strategy(
-        self,
-        served: Served,
-        new: KubeObject,
-        old: KubeObject,
-        strategy: Strategy,
-    ) -> None:
+    def _apply_strategy(self, attributes: Attributes, strategy: Strategy, admitted: bool) -> None:
+        served, new, old = attributes.served, attributes.obj, attributes.old
         object_meta.prepare_update(new["metadata"], old["metadata"])
+        admit = self.admission.admit
         if strategy == "raw":
+            if not admitted:
+                admit(attributes)
+            self._complete(served, new)
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
-        self._prepare(served, lambda: spec.default(new))
+        self._default(served, new)
+        if not admitted:
+            admit(attributes)
+            self._complete(served, new)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -300,19 +388,23 @@ class Registry:
             raise status.conflict(served.group, served.plural, name, uid_text(uid, current))
 
     def decode(self, served: Served, obj: KubeObject, options: WriteOptions) -> tuple[str, ...]:
-        """Checks kind, apiVersion and types, and drops unknown fields; returns warnings about
-        them.
+        """Checks kind, apiVersion and types, and brings the object into its canonical form
+        without unknown fields; returns warnings about them.
 
         fieldValidation decides whether an unknown field is ignored, a warning or an error. Raises
         400.
         """
         _check_kind(served, obj)
-        self.check_types(served, obj)
+        if obj.get("metadata") is None:
+            obj["metadata"] = {}
         # Fields that the type does not have are dropped, whatever fieldValidation says.
         if served.custom:
-            unknown = served.prune(obj)
+            decoded = self.types.decode_metadata(obj["metadata"])
         else:
-            unknown = self.types.prune(obj, served.group, served.version, served.kind)
+            decoded = self.types.decode(obj, served.group, served.version, served.kind)
+        if decoded.error:
+            raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
+        unknown = [*decoded.unknown, *served.prune(obj)]
         if options.field_validation == "Ignore":
             return ()
         if unknown and options.field_validation == "Strict":
@@ -357,6 +449,15 @@ class Registry:
             raise status.bad_request(f"{text} on the URL ({name})")
         metadata["name"] = name
 
+    def _default(self, served: Served, obj: KubeObject) -> None:
+        self._prepare(served, lambda: served.spec.default(obj))
+        self._complete(served, obj)
+
+    def _complete(self, served: Served, obj: KubeObject) -> None:
+        """Adds what Go writes even when it is zero, so that an object has one form only."""
+        group, _, version = served.storage_version.rpartition("/")
+        self.types.complete(obj, group, version, served.kind)
+
     def _prepare(self, served: Served, step: Callable[[], None]) -> None:
         try:
             step()
@@ -387,6 +488,29 @@ class Registry:
         body = orjson.dumps(obj)
         shown = obj if served.stored_as_served else served.from_storage(orjson.loads(body))
         return Result(obj, orjson.dumps(_ordered(shown)), code, warnings)
+
+
+def _attributes(
+    served: Served,
+    operation: Operation,
+    obj: KubeObject,
+    old: KubeObject,
+    options: WriteOptions,
+    subresource: str = "",
+) -> Attributes:
+    metadata = (old or obj)["metadata"]
+    return Attributes(
+        served,
+        operation,
+        metadata.get("namespace", "") if served.namespaced else "",
+        metadata.get("name", ""),
+        obj,
+        old,
+        subresource,
+        options.dry_run,
+        options.user,
+        options=options.as_json(),
+    )
 
 
 def _key(served: Served, obj: KubeObject) -> Key:
@@ -444,6 +568,4 @@ _FIRST = ("kind", "apiVersion", "metadata")
 
 
 def _ordered(obj: KubeObject) -> KubeObject:
-    head = {key: obj[key] for key in _FIRST if key in obj}
-    rest = ((key, value) for key, value in obj.items() if key not in _FIRST)
-    return head | {key: value for key, value in rest if value is not None}
+    return {key: obj[key] for key in _FIRST if key in obj} | obj

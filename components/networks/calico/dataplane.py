@@ -14,7 +14,8 @@ VXLAN neither floods nor learns: TUNNEL is the other node's tunnel address from 
 MAC of its VTEP is a hash of its name that every node can compute, and the FDB entry maps that MAC
 to the node's address. Felix marks its routes with protocol 80, so it finds and deletes exactly its
 own. POSTROUTING masquerades packets from a pool with natOutgoing to any address outside all pools;
-ipsets hold the pools, so that the rules stay the same when pools change.
+ipsets hold the pools, so that the rules stay the same when pools change. FORWARD accepts what pods
+send and receive, also where its policy is DROP.
 
 (felix/dataplane/linux/{vxlan_mgr,route_mgr,masq_mgr}.go; felix/calc/vxlan_resolver.go for the MAC.)
 """
@@ -48,6 +49,13 @@ AS_NUMBER = "projectcalico.org/ASNumber"
 CLUSTER_ID = "projectcalico.org/RouteReflectorClusterID"
 ALL_POOLS = "all-ipam-pools"
 MASQUERADED_POOLS = "masq-ipam-pools"
+#: The first bit of Felix's iptablesMarkMask, 0xffff0000: policy has accepted the packet.
+_ACCEPTED = "0x10000/0x10000"
+_MARK_ACCEPTED = f"-j MARK --set-xmark {_ACCEPTED}"
+_ACCEPT_MARKED = (
+    '-m comment --comment "Policy explicitly accepted packet." '
+    f"-m mark --mark {_ACCEPTED} -j ACCEPT"
+)
 
 
 @dataclass(frozen=True)
@@ -339,7 +347,13 @@ def masquerades(pools: Sequence[KubeObject], family: Family) -> bool:
 
 
 def rules(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family = IPV4) -> Ruleset:
-    """Calico's chains of table nat, and the jump at the head of POSTROUTING."""
+    """Calico's chains of nat and filter, the jumps at the heads of POSTROUTING and FORWARD, and the
+    accept at the end of FORWARD.
+
+    What a pod sends or receives is marked as accepted, because no policy selects it. The accept
+    itself comes last, so that kube-proxy's rules may still refuse the packet; it counts where
+    FORWARD's policy is DROP.
+    """
     postrouting = ["-j cali-nat-outgoing"]
     postrouting += [
         f"-o {tunnel.device} -m addrtype ! --src-type LOCAL --limit-iface-out "
@@ -355,5 +369,13 @@ def rules(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family
     chains = (
         Chain("nat", "cali-POSTROUTING", tuple(postrouting)),
         Chain("nat", "cali-nat-outgoing", tuple(outgoing)),
+        Chain(
+            "filter", "cali-FORWARD", tuple(f"{way} cali+ {_MARK_ACCEPTED}" for way in ("-i", "-o"))
+        ),
     )
-    return Ruleset(chains, (Lead("nat", "POSTROUTING", ("-j cali-POSTROUTING",), at_head=True),))
+    leads = (
+        Lead("nat", "POSTROUTING", ("-j cali-POSTROUTING",), at_head=True),
+        Lead("filter", "FORWARD", ("-j cali-FORWARD",), at_head=True),
+        Lead("filter", "FORWARD", (_ACCEPT_MARKED,)),
+    )
+    return Ruleset(chains, leads)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubewire.components.kube_proxy import modes
+
 
 @dataclass(frozen=True)
 class Key:
@@ -20,7 +22,8 @@ class Key:
     limits: keywords of JSON Schema beside the type's. definition: the name of an entry of
     DEFINITIONS that stands for the type. shorthand: the definition of a value that may stand for
     the whole mapping. shown: the value that an example has, where the default says too little.
-    more: what only the page tells.
+    more: what only the page tells. choices: the values that exist, where another part of kubewire
+    lists them; otherwise the type says them.
     """
 
     does: str
@@ -32,6 +35,7 @@ class Key:
     more: str = ""
     of_upstream: str = ""
     schema: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
 
 
 #: Types of texts that more than one key has.
@@ -199,7 +203,10 @@ KEYS: Mapping[str, Key] = {
         "How packets cross between nodes. Each network has its own backends; the first is the default."
     ),
     "kubeProxy": Key("kube-proxy, which runs on every node."),
-    "kubeProxy.mode": Key("The proxy mode. With none, no kube-proxy runs."),
+    "kubeProxy.mode": Key(
+        "The proxy mode. With none, no kube-proxy runs.",
+        choices=(*(mode.name for mode in modes.MODES), "none"),
+    ),
     "kubeProxy.*": Key(
         "Any other field of KubeProxyConfiguration, in the form of kube-proxy's file.",
         shown={"nodePortAddresses": ["primary"]},

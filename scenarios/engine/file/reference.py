@@ -55,7 +55,7 @@ def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> I
     for path in sorted(own, key=list(KEYS).index):
         field = own[path]
         default = getattr(defaults, field.name) if defaults is not None else _default(field)
-        hint = _given(hints[field.name])
+        hint = _of_key(hints[field.name], path)
         yield Entry(path, hint, default, KEYS[path])
         if not KEYS[path].schema:
             yield from _below(hint, path, default)
@@ -94,6 +94,12 @@ def _name(field: Any) -> str:
     """The key of a field: its name, where that is no word of Python's."""
     name: str = field.metadata.get("key", field.name)
     return name
+
+
+def _of_key(hint: Any, path: str) -> Any:
+    """The type of a key's values: its choices where the table lists them, else the field's type."""
+    choices = KEYS[path].choices
+    return Literal[choices] if choices else _given(hint)
 
 
 def _default(field: Any) -> Any:
@@ -167,7 +173,10 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
     hints = typing.get_type_hints(holder)
     own = [field for field in fields(holder) if prefix + _name(field) in KEYS]
     properties = {
-        _name(field): _value(_given(hints[field.name]), prefix + _name(field)) for field in own
+        _name(field): _value(
+            _of_key(hints[field.name], prefix + _name(field)), prefix + _name(field)
+        )
+        for field in own
     }
     if rest := KEYS.get(f"{prefix}*"):
         properties |= (

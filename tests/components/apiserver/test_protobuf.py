@@ -57,6 +57,14 @@ def test_zero_values_are_kept_only_where_go_has_pointers() -> None:
     assert decoded["spec"] == {"replicas": 0, "progressDeadlineSeconds": 0}
 
 
+def test_a_duration_is_a_text_and_the_groups_of_a_request_for_a_certificate_are_lists() -> None:
+    metrics = field(3, field(1, 90 * 10**9))
+    assert protobuf.decode(envelope("metrics.k8s.io/v1beta1", "NodeMetrics", metrics))["window"] == "1m30s"
+    extra = entry("scopes", field(1, "a") + field(1, "b"))
+    request = envelope("certificates.k8s.io/v1", "CertificateSigningRequest", field(2, field(6, extra)))
+    assert protobuf.decode(request)["spec"] == {"extra": {"scopes": ["a", "b"]}}
+
+
 def test_maps_bytes_and_booleans() -> None:
     raw = field(2, entry("k", b"\x00\xff")) + field(2, entry("empty", b"")) + field(3, "Opaque") + field(5, 0)
     decoded = protobuf.decode(envelope("v1", "Secret", raw))

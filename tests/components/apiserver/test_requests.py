@@ -638,3 +638,20 @@ def test_yaml_in_and_out(run: Run) -> None:
         assert (await client.get(CONFIGMAPS, "from-yaml", "default"))["data"]["day"] == "2026-01-01"
 
     run(act)
+
+
+def test_a_service_comes_with_warnings_when_it_is_made_and_changed(run: Run) -> None:
+    async def act(client: Client) -> None:
+        url = client.credentials.server + "/api/v1/namespaces/default/services"
+        spec = {"clusterIP": "None", "sessionAffinity": "ClientIP", "ports": [{"port": 80}]}
+        text = '299 - "spec.SessionAffinity is ignored for headless services"'
+        body = {"metadata": {"name": "told"}, "spec": spec}
+        async with client.session().post(url, json=body) as answer:
+            assert answer.status == 201
+            assert answer.headers.getall("Warning") == [text]
+        headers = {"Content-Type": "application/merge-patch+json"}
+        patch = '{"metadata": {"labels": {"a": "b"}}}'
+        async with client.session().patch(f"{url}/told", data=patch, headers=headers) as answer:
+            assert answer.headers.getall("Warning") == [text]
+
+    run(act)

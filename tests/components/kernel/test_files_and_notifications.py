@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
 import stat
 import struct
 from pathlib import Path
@@ -49,6 +51,37 @@ def test_inotify_says_what_has_happened(tmp_path: Path) -> None:
     assert modified & inotify.IN_MODIFY
     assert moved == inotify.IN_MOVE_SELF
     assert gone == inotify.IN_IGNORED
+    with pytest.raises(OSError, match="No such file"):
+        asyncio.run(watch())
+
+
+class NoInstances:
+    """libc where the user has as many inotify instances as the kernel allows."""
+
+    def inotify_init1(self, _flags: int) -> int:
+        ctypes.set_errno(errno.EMFILE)
+        return -1
+
+
+def test_without_an_instance_the_path_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inotify, "_libc", NoInstances())
+    monkeypatch.setattr(inotify, "_LOOK_SECONDS", 0.001)
+    folder = tmp_path / "net.d"
+    folder.mkdir()
+
+    async def watch() -> list[int]:
+        with inotify.Watch(folder) as watched:
+            (folder / "10-flannel.conflist").write_text("a")
+            seen = [await watched.changed()]
+            (folder / "10-flannel.conflist").unlink()
+            seen.append(await watched.changed())
+            folder.rmdir()
+            while not seen[-1] & inotify.IN_IGNORED:
+                seen.append(await watched.changed())
+            return seen
+
+    created, deleted, *_, gone = asyncio.run(asyncio.wait_for(watch(), 30))
+    assert created & inotify.IN_CREATE and deleted & inotify.IN_DELETE and gone & inotify.IN_IGNORED
     with pytest.raises(OSError, match="No such file"):
         asyncio.run(watch())
 

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.cluster import eventconversion
 from kubewire.components.apiserver.kinds.duration import since
-from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec, Storage
 from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
 
 EVENTS_V1: Resource[KubeObject] = Resource("events.k8s.io", "v1", "events", "Event")
@@ -97,6 +98,7 @@ KIND = KindSpec(
 KIND_V1 = KindSpec(
     resource=EVENTS_V1,
     singular="event",
+    storage=Storage("events", "v1", eventconversion.to_core, eventconversion.from_core),
     short_names=("ev",),
     columns=COLUMNS,
     row=row,

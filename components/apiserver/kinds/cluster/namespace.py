@@ -7,7 +7,7 @@ from typing import Any
 
 from kubewire.components.apiserver.kinds import cells, names
 from kubewire.components.apiserver.kinds.fielderrors import by_rule, invalid
-from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, Subresource
 from kubewire.components.kubeapi.resources import NAMESPACES, KubeObject
 
 FINALIZER = "kubernetes"
@@ -84,6 +84,7 @@ def selectable_fields(namespace: KubeObject) -> dict[str, str]:
 KIND = KindSpec(
     resource=NAMESPACES,
     singular="namespace",
+    more_subresources=(Subresource("finalize", "Namespace", ("update",)),),
     short_names=("ns",),
     subresources=("status",),
     default=default,

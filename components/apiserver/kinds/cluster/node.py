@@ -9,7 +9,13 @@ from kubewire.components.apiserver.kinds import cells
 from kubewire.components.apiserver.kinds.addresses import family, validate_legacy_cidr
 from kubewire.components.apiserver.kinds.fielderrors import duplicate, forbidden, invalid
 from kubewire.components.apiserver.kinds.pods.pod_validation import validate_taints
-from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.spec import (
+    CONNECT_VERBS,
+    Column,
+    FieldError,
+    KindSpec,
+    Subresource,
+)
 from kubewire.components.apiserver.kinds.strategy import keep_status
 from kubewire.components.kubeapi.resources import NODES, KubeObject
 
@@ -137,6 +143,7 @@ def selectable_fields(node: KubeObject) -> dict[str, str]:
 KIND = KindSpec(
     resource=NODES,
     singular="node",
+    more_subresources=(Subresource("proxy", "NodeProxyOptions", CONNECT_VERBS),),
     short_names=("no",),
     subresources=("status",),
     default=default,

@@ -1,4 +1,4 @@
-"""LimitRange and ResourceQuota (core/v1); they are stored but not enforced."""
+"""LimitRange and ResourceQuota (core/v1); admission and a controller act on them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from kubewire.components.apiserver.kinds.strategy import (
     keep_all_but_status,
     keep_status,
 )
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import RESOURCEQUOTAS, KubeObject, Resource
 
 LIMITRANGES: Resource[KubeObject] = Resource("", "v1", "limitranges", "LimitRange")
-RESOURCEQUOTAS: Resource[KubeObject] = Resource("", "v1", "resourcequotas", "ResourceQuota")
 
 
 def default_limits(obj: KubeObject) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
-from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.kinds.spec import KindSpec, Subresource
 from kubewire.components.kubeapi.resources import SERVICEACCOUNTS, KubeObject
 
 
@@ -20,6 +20,9 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=SERVICEACCOUNTS,
     singular="serviceaccount",
+    more_subresources=(
+        Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1"),
+    ),
     short_names=("sa",),
     columns=(cells.NAME, cells.AGE),
     row=row,

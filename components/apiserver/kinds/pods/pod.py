@@ -10,7 +10,7 @@ from kubewire.components.apiserver.kinds.pods.pod_update import (
 )
 from kubewire.components.apiserver.kinds.pods.pod_validation import validate_pod
 from kubewire.components.apiserver.kinds.pods.qos import qos_class
-from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.kinds.spec import CONNECT_VERBS, KindSpec, Subresource
 from kubewire.components.kubeapi.resources import PODS, KubeObject
 
 
@@ -56,6 +56,17 @@ def selectable_fields(pod: KubeObject) -> dict[str, str]:
 KIND = KindSpec(
     resource=PODS,
     singular="pod",
+    generation=True,
+    more_subresources=(
+        Subresource("attach", "PodAttachOptions", ("create", "get")),
+        Subresource("binding", "Binding", ("create",)),
+        Subresource("ephemeralcontainers", "Pod", ("get", "patch", "update")),
+        Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
+        Subresource("exec", "PodExecOptions", ("create", "get")),
+        Subresource("log", "Pod", ("get",)),
+        Subresource("portforward", "PodPortForwardOptions", ("create", "get")),
+        Subresource("proxy", "PodProxyOptions", CONNECT_VERBS),
+    ),
     short_names=("po",),
     categories=("all",),
     subresources=("status",),

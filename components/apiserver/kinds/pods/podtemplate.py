@@ -13,12 +13,9 @@ from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_te
 from kubewire.components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.apiserver.kinds.workloads import replicaset
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import REPLICATIONCONTROLLERS, KubeObject, Resource
 
 PODTEMPLATES: Resource[KubeObject] = Resource("", "v1", "podtemplates", "PodTemplate")
-REPLICATIONCONTROLLERS: Resource[KubeObject] = Resource(
-    "", "v1", "replicationcontrollers", "ReplicationController"
-)
 
 
 def default(obj: KubeObject) -> None:
@@ -70,6 +67,7 @@ def controller_row(obj: KubeObject, now: datetime) -> list[Any]:
 CONTROLLER_KIND = KindSpec(
     resource=REPLICATIONCONTROLLERS,
     singular="replicationcontroller",
+    generation=True,
     short_names=("rc",),
     categories=("all",),
     subresources=("status", "scale"),

@@ -96,6 +96,7 @@ def _join(address: str, port: int) -> str:
 KIND = KindSpec(
     resource=ENDPOINTS,
     singular="endpoints",
+    deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     short_names=("ep",),
     default=default,
     validate_create=validate_create,

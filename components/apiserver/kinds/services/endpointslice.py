@@ -176,6 +176,7 @@ def _some(items: Sequence[str]) -> str:
 KIND = KindSpec(
     resource=ENDPOINTSLICES,
     singular="endpointslice",
+    generation=True,
     default=default,
     validate_create=validate_create,
     validate_update=validate_update,

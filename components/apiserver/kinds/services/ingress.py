@@ -203,6 +203,7 @@ def _hosts(rules: list[dict[str, Any]]) -> str:
 KIND = KindSpec(
     resource=INGRESSES,
     singular="ingress",
+    generation=True,
     short_names=("ing",),
     subresources=("status",),
     prepare_create=prepare_create,
@@ -277,6 +278,7 @@ def class_row(obj: KubeObject, now: datetime) -> list[Any]:
 CLASS_KIND = KindSpec(
     resource=INGRESSCLASSES,
     singular="ingressclass",
+    generation=True,
     default=default_class,
     validate_create=validate_class,
     validate_update=validate_class_update,

@@ -150,6 +150,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=NETWORKPOLICIES,
     singular="networkpolicy",
+    generation=True,
     short_names=("netpol",),
     default=default,
     prepare_create=prepare_create,

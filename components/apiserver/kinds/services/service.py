@@ -17,7 +17,7 @@ from kubewire.components.apiserver.kinds.services.service_validation import (
     validate_status_update,
     validate_update,
 )
-from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.kinds.spec import CONNECT_VERBS, Column, KindSpec, Subresource
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import SERVICES, KubeObject
 
@@ -87,6 +87,7 @@ def selectable_fields(service: KubeObject) -> dict[str, str]:
 KIND = KindSpec(
     resource=SERVICES,
     singular="service",
+    more_subresources=(Subresource("proxy", "ServiceProxyOptions", CONNECT_VERBS),),
     short_names=("svc",),
     categories=("all",),
     subresources=("status",),

@@ -87,6 +87,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=CRONJOBS,
     singular="cronjob",
+    generation=True,
     short_names=("cj",),
     categories=("all",),
     subresources=("status",),

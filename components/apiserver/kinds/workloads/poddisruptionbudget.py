@@ -16,11 +16,7 @@ from kubewire.components.apiserver.kinds.strategy import (
     keep_all_but_status,
     keep_status,
 )
-from kubewire.components.kubeapi.resources import KubeObject, Resource
-
-PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(
-    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
-)
+from kubewire.components.kubeapi.resources import PODDISRUPTIONBUDGETS, KubeObject
 
 COLUMNS = (
     cells.NAME,
@@ -81,6 +77,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=PODDISRUPTIONBUDGETS,
     singular="poddisruptionbudget",
+    generation=True,
     short_names=("pdb",),
     subresources=("status",),
     prepare_create=empty_status,

@@ -121,6 +121,8 @@ def test_models_are_what_json_has(types: generate.Types) -> None:
             "fields": {"color": "s", "name": "s", "port": "x", "since": "u"},
             "required": ["name"],
             "named": {"color": "v1.Color"},
+            "always": ["name", "since"],
+            "pointers": ["port"],
         },
         core + "Thing": {
             "fields": {
@@ -132,6 +134,8 @@ def test_models_are_what_json_has(types: generate.Types) -> None:
             "patch": {"names": ["merge", ""], "parts": ["merge", "name"]},
             "keys": {"colors": [], "parts": ["name", "color"]},
             "named": {"colors": "v1.Color"},
+            "always": ["metadata", "parts"],
+            "pointers": ["sides"],
             "kind": ["", "v1", "Thing"],
         },
         "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"fields": {"name": "s"}},
@@ -165,7 +169,7 @@ def test_a_type_that_is_not_known_is_not_left_out(tmp_path: Path, monkeypatch: p
 
 #: The letters of models.py and the types of http/protobuf.py for the same values.
 SAME = {
-    "s": {"string"}, "b": {"bool"}, "i": {"int"}, "l": {"int"}, "n": {"double"}, "y": {"bytes"}, "t": {"meta.v1.Time"},
+    "s": {"string", "meta.v1.Duration"}, "b": {"bool"}, "i": {"int"}, "l": {"int"}, "n": {"double"}, "y": {"bytes"}, "t": {"meta.v1.Time"},
     "u": {"meta.v1.MicroTime"}, "q": {"Quantity"}, "x": {"IntOrString"},
     "o": {"meta.v1.FieldsV1", "runtime.RawExtension", "apiextensions.v1.JSON", "apiextensions.v1.JSONSchemaPropsOrBool",
           "apiextensions.v1.JSONSchemaPropsOrArray", "apiextensions.v1.JSONSchemaPropsOrStringArray"},

@@ -127,6 +127,9 @@ def build(a: Addresses) -> Hosts:
     plug(hosts, "plain", workers[1], a.plain)
     for host in ("router", *workers.values()):
         hosts.sysctl(host, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    for name in workers.values():  # as on a machine with Docker: Felix accepts what pods send and receive
+        hosts.run(name, "iptables", "-P", "FORWARD", "DROP")
+        hosts.run(name, "ip6tables", "-P", "FORWARD", "DROP")
     hosts.ip("router", f"route add {a.plain_pool} via {a.node(1)}")
     return hosts
 

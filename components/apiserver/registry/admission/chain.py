@@ -1,0 +1,122 @@
+"""The admission chain: every plugin in upstream's order, and the Services' addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+from kubewire.components.apiserver.registry.admission.default_ingress_class import (
+    DefaultIngressClass,
+)
+from kubewire.components.apiserver.registry.admission.default_toleration_seconds import (
+    DefaultTolerationSeconds,
+)
+from kubewire.components.apiserver.registry.admission.limit_ranger import LimitRanger
+from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
+from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
+from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
+from kubewire.components.apiserver.registry.admission.priority import Priority
+from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
+from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
+from kubewire.components.apiserver.registry.admission.service_addresses import (
+    Allocator,
+    ServiceAddresses,
+)
+from kubewire.components.apiserver.registry.admission.storage import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
+from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.apiserver.store import Store
+
+#: Upstream's order (AllOrderedPlugins of kubeapiserver/options/plugins.go).
+PLUGINS: tuple[type[Plugin], ...] = (
+    NamespaceLifecycle,
+    LimitRanger,
+    ServiceAccount,
+    NodeRestriction,
+    PodSecurity,
+    Priority,
+    DefaultTolerationSeconds,
+    DefaultStorageClass,
+    StorageObjectInUseProtection,
+    PersistentVolumeClaimResize,
+    DefaultIngressClass,
+)
+#: What comes after the plugins that ask other programs, because it counts what is really written.
+LAST: tuple[type[Plugin], ...] = (ResourceQuota,)
+
+
+class Admission:
+    """Admits writes; without an allocator it does not change Services."""
+
+    def __init__(
+        self,
+        store: Store,
+        allocator: Allocator | None,
+        plugins: tuple[type[Plugin], ...] = PLUGINS,
+        outside: tuple[Plugin, ...] = (),
+    ) -> None:
+        """outside has the plugins that ask other programs or policies; they come late."""
+        self._plugins = (
+            *(plugin(store) for plugin in plugins),
+            *outside,
+            *(plugin(store) for plugin in LAST),
+        )
+        self._outside = outside
+        self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
+        self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}
+
+    async def close(self) -> None:
+        for plugin in self._outside:
+            await plugin.close()
+
+    def admit(self, attributes: Attributes) -> None:
+        """Lets every plugin change the object; raises StatusError."""
+        plugins = self._plugins_for(attributes)
+        for plugin in plugins:
+            plugin.admit(attributes)
+        if attributes.reinvoke:
+            attributes.reinvoked = True
+            for plugin in plugins:
+                plugin.admit(attributes)
+
+    def waits(self, served: Served, operations: Iterable[Operation], subresource: str) -> bool:
+        """Whether such a request may have to wait for another program."""
+        return any(
+            plugin.waits(served, operation, subresource)
+            for plugin in self._outside
+            for operation in operations
+        )
+
+    def validate(self, attributes: Attributes) -> None:
+        """Lets every plugin check the valid object; raises StatusError."""
+        for plugin in self._plugins_for(attributes):
+            plugin.validate(attributes)
+
+    def addresses(self, attributes: Attributes) -> AbstractContextManager[None]:
+        """The context of a write: when it ends with an exception, allocations are undone."""
+        new = attributes.obj
+        old = attributes.old or None
+        if self._addresses is None or attributes.served.storage != "services":
+            return nullcontext()
+        if old is not None and new.get("spec") == old.get("spec"):
+            return nullcontext()
+        return self._addresses.allocated(new, old, attributes.dry_run)
+
+    def _plugins_for(self, attributes: Attributes) -> tuple[Plugin, ...]:
+        served = attributes.served
+        key = (served.storage, served.namespaced, attributes.operation, attributes.subresource)
+        found = self._handling.get(key)
+        if found is None:
+            found = self._handling[key] = self._chosen(
+                served, attributes.operation, attributes.subresource
+            )
+        return found
+
+    def _chosen(self, served: Served, operation: Operation, subresource: str) -> tuple[Plugin, ...]:
+        return tuple(
+            plugin for plugin in self._plugins if plugin.handles(served, operation, subresource)
+        )

@@ -1,0 +1,313 @@
+"""The plugins MutatingAdmissionWebhook and ValidatingAdmissionWebhook
+(admission/plugin/webhook/mutating and validating).
+
+Mutating webhooks are asked one after the other, because each sees what those before it changed.
+Validating webhooks are asked at the same time. A call blocks the request's thread (owner.py), and
+nothing is locked meanwhile: when another write comes in between, the store refuses this one and
+the whole request is repeated, webhooks included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.registry import patch
+from kubewire.components.apiserver.registry.admission import requests
+from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.webhooks import reviews, rules
+from kubewire.components.apiserver.registry.admission.webhooks.client import (
+    CallFailed,
+    WebhookClient,
+)
+from kubewire.components.apiserver.registry.admission.webhooks.configurations import (
+    Configurations,
+    Webhook,
+)
+from kubewire.components.apiserver.registry.admission.webhooks.rules import GROUP, Resource
+from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.store import Store
+from kubewire.components.kubeapi.resources import KubeObject
+
+log = logging.getLogger(__name__)
+
+#: Metadata that a webhook cannot change, because the registry sets it.
+_KEPT = ("uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A webhook that is to be asked, and the resource as which it sees the request."""
+
+    webhook: Webhook
+    resource: Resource
+    served: Served
+
+
+class Rejected(Exception):
+    """Refuses the request; the error is the answer to the client."""
+
+    def __init__(self, error: status.StatusError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+#: Checks and prepares an object that a webhook changed; raises StatusError.
+Decode = Callable[[Served, KubeObject], None]
+
+
+class _WebhookPlugin(Plugin):
+    """What both plugins share: which webhooks a request concerns, and one call."""
+
+    mutating: bool
+    resource: str
+
+    def __init__(self, store: Store, catalog: Catalog, client: WebhookClient) -> None:
+        super().__init__(store)
+        self._catalog = catalog
+        self._client = client
+        self._configurations = Configurations(store, f"{self.resource}.{GROUP}")
+        self._waiting: dict[tuple[str, str, str, str, Operation], bool] = {}
+        self._cached_for = (-1, -1)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
+        return not Resource(served.group, served.version, served.plural).exempt
+
+    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
+        """Whether such a request may have to wait for a webhook, whatever its content."""
+        webhooks = self._configurations.webhooks()
+        if not webhooks:
+            return False
+        state = (self._configurations.serial, self._catalog.serial)
+        if state != self._cached_for:
+            self._waiting.clear()
+            self._cached_for = state
+        key = (served.group, served.version, served.plural, subresource, operation)
+        found = self._waiting.get(key)
+        if found is None:
+            found = self._waiting[key] = self._may_concern(served, operation, subresource)
+        return found
+
+    def _may_concern(self, served: Served, operation: Operation, subresource: str) -> bool:
+        resource = Resource(served.group, served.version, served.plural, subresource)
+        # An object that is not in a namespace is its own for the scope of a rule.
+        namespace = "any" if served.namespaced else ""
+        others = requests.equivalents(self._catalog, resource)
+        return not resource.exempt and any(
+            rules.first_match(
+                webhook.rules, resource, others, webhook.match_policy, operation, namespace
+            )
+            for webhook in self._configurations.webhooks()
+        )
+
+    def _webhooks(self) -> tuple[Webhook, ...]:
+        """Those that can be asked now: what the server writes by itself asks nobody."""
+        return self._configurations.webhooks() if self.store.owner.may_wait else ()
+
+    def _invocation(self, webhook: Webhook, attributes: Attributes) -> Invocation | None:
+        """How the webhook sees the request, or None if it does not; raises StatusError."""
+        in_namespaces = requests.in_namespaces(webhook.namespaces, self.store, attributes)
+        if in_namespaces is False:
+            return None
+        if not rules.object_selected(webhook.objects, attributes.obj, attributes.old):
+            return None
+        asked = requests.resource_of(attributes)
+        resource = rules.first_match(
+            webhook.rules,
+            asked,
+            requests.equivalents(self._catalog, asked),
+            webhook.match_policy,
+            attributes.operation,
+            requests.namespace_of(attributes),
+        )
+        if resource is None:
+            return None
+        if in_namespaces is None:
+            raise status.not_found("", "namespaces", requests.namespace_of(attributes))
+        served = requests.served_as(self._catalog, attributes, resource)
+        return Invocation(webhook, resource, served)
+
+    def _question(
+        self, invocation: Invocation, attributes: Attributes, uid: str
+    ) -> tuple[str, KubeObject]:
+        webhook, served = invocation.webhook, invocation.served
+        version = next((item for item in webhook.versions if item in reviews.VERSIONS), "")
+        if not version:
+            raise CallFailed(
+                "could not create admission objects: webhook does not accept known "
+                "AdmissionReview versions (v1, v1beta1)"
+            )
+        request = requests.request_json(attributes, invocation.resource, served, uid)
+        request["object"] = requests.shown(attributes, served, attributes.obj)
+        request["oldObject"] = requests.shown(attributes, served, attributes.old)
+        return version, reviews.review(version, request)
+
+    async def _ask(self, invocation: Invocation, attributes: Attributes) -> reviews.Response:
+        """Asks one webhook; raises CallFailed, and Rejected when it refuses the request."""
+        webhook = invocation.webhook
+        if attributes.dry_run and webhook.side_effects not in ("None", "NoneOnDryRun"):
+            raise Rejected(reviews.no_dry_run(webhook.name))
+        uid = str(uuid.uuid4())
+        version, question = self._question(invocation, attributes, uid)
+        try:
+            body = await self._client.post(webhook.client, question, webhook.timeout)
+        except CallFailed as error:
+            raise CallFailed(f"failed to call webhook: {error}") from error
+        try:
+            response = reviews.response(body, version, uid, self.mutating)
+        except reviews.UndecodablePatch as error:
+            text = "received undecodable patch in webhook response"
+            raise CallFailed(f"{text}: {error}") from error
+        except reviews.InvalidResponse as error:
+            raise CallFailed(f"received invalid webhook response: {error}") from error
+        attributes.warnings.extend(response.warnings)
+        if not response.allowed:
+            raise Rejected(reviews.refusal(webhook.name, response.result))
+        return response
+
+    def _failed(self, webhook: Webhook, error: CallFailed) -> None:
+        """Raises the answer for a webhook that could not be asked, unless it may be ignored."""
+        text = f'failed calling webhook "{webhook.name}": {error}'
+        if webhook.failure_policy == "Ignore":
+            log.warning("failing open: %s", text)
+            return
+        raise status.internal_error(text) from error
+
+
+class MutatingAdmissionWebhook(_WebhookPlugin):
+    """Asks every mutating webhook that a request concerns, and applies its patch.
+
+    When one of them changed the object, the chain runs a second time. Then only webhooks with the
+    reinvocationPolicy IfNeeded are asked again, and only when the object changed after their turn.
+    """
+
+    name = "MutatingAdmissionWebhook"
+    mutating = True
+    resource = "mutatingwebhookconfigurations"
+
+    def __init__(
+        self, store: Store, catalog: Catalog, client: WebhookClient, decode: Decode
+    ) -> None:
+        super().__init__(store, catalog, client)
+        self._decode = decode
+
+    def admit(self, attributes: Attributes) -> None:
+        webhooks = self._webhooks()
+        if not webhooks:
+            return
+        again: _Reinvocations = attributes.memory.setdefault(self.name, _Reinvocations())
+        if attributes.reinvoked and again.output != attributes.obj:
+            again.require()
+        for webhook in webhooks:
+            if attributes.reinvoked and webhook.uid not in again.required:
+                continue
+            invocation = self._invocation(webhook, attributes)
+            if invocation is None:
+                continue
+            if self._changed_by(invocation, attributes):
+                again.require()
+                attributes.reinvoke = True
+            if webhook.reinvoked:
+                again.asked.add(webhook.uid)
+        again.output = patch.json_patch(attributes.obj, [])
+
+    def _changed_by(self, invocation: Invocation, attributes: Attributes) -> bool:
+        webhook = invocation.webhook
+        try:
+            response = self.store.owner.wait_for(self._ask(invocation, attributes))
+        except Rejected as rejected:
+            raise rejected.error from rejected
+        except CallFailed as error:
+            self._failed(webhook, error)
+            return False
+        if not response.patch:
+            return False
+        if not attributes.obj:
+            text = f'admission webhook "{webhook.name}" attempted to modify the object'
+            raise status.internal_error(f"{text}, which is not supported for this operation")
+        if response.patch_type != "JSONPatch":
+            failure = CallFailed(f'unsupported patch type "{response.patch_type}"')
+            self._failed(webhook, failure)
+            return False
+        return self._apply(invocation, attributes, response)
+
+    def _apply(
+        self, invocation: Invocation, attributes: Attributes, response: reviews.Response
+    ) -> bool:
+        served = invocation.served
+        before = requests.shown(attributes, served, attributes.obj)
+        try:
+            patched = patch.json_patch(before, list(response.patch))
+        except patch.PatchError as error:
+            raise status.internal_error(str(error)) from error
+        if not isinstance(patched, dict):
+            raise status.internal_error("the patched document is not an object")
+        changed = patched != before
+        if attributes.body_kind is None:
+            self._decode(served, patched)
+            patched = served.to_storage(patched)
+            self._keep_system_fields(attributes, patched)
+        attributes.obj.clear()
+        attributes.obj.update(patched)
+        return changed
+
+    def _keep_system_fields(self, attributes: Attributes, patched: KubeObject) -> None:
+        metadata, own = patched["metadata"], attributes.obj["metadata"]
+        for key in _KEPT:
+            metadata.pop(key, None)
+            if key in own:
+                metadata[key] = own[key]
+        if metadata.get("name"):
+            attributes.name = metadata["name"]
+        else:
+            metadata["name"] = own["name"]
+
+
+class _Reinvocations:
+    """What the first run of the chain leaves for the second (webhookReinvokeContext)."""
+
+    def __init__(self) -> None:
+        self.output: Any = None
+        #: Webhooks with IfNeeded that were asked since the last change.
+        self.asked: set[str] = set()
+        self.required: set[str] = set()
+
+    def require(self) -> None:
+        self.required |= self.asked
+        self.asked.clear()
+
+
+class ValidatingAdmissionWebhook(_WebhookPlugin):
+    """Asks every validating webhook that a request concerns, all at the same time."""
+
+    name = "ValidatingAdmissionWebhook"
+    mutating = False
+    resource = "validatingwebhookconfigurations"
+
+    def validate(self, attributes: Attributes) -> None:
+        found = [self._invocation(webhook, attributes) for webhook in self._webhooks()]
+        relevant = [invocation for invocation in found if invocation is not None]
+        if not relevant:
+            return
+        outcomes = self.store.owner.wait_for(self._ask_all(relevant, attributes))
+        for invocation, outcome in zip(relevant, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                raise outcome.error from outcome
+            if isinstance(outcome, CallFailed):
+                self._failed(invocation.webhook, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _ask_all(
+        self, relevant: list[Invocation], attributes: Attributes
+    ) -> list[reviews.Response | BaseException]:
+        asking = (self._ask(invocation, attributes) for invocation in relevant)
+        return await asyncio.gather(*asking, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""The status of PodDisruptionBudgets, on which the eviction API decides."""

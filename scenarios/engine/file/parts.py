@@ -1,0 +1,192 @@
+"""The parts of a lab file that are mappings or lists of their own, besides the address ranges
+(addresses.py), the topology (topologyfile.py), manifests and files.
+
+Each part is a frozen dataclass; `of` makes it from a lab file's data, which the schema has checked,
+and `as_dict` is the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from kubewire.components.addon import Choice
+from kubewire.components.kube_proxy import modes
+from kubewire.components.networks import registry
+from kubewire.components.networks.podnetwork import PodNetwork
+from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
+
+
+@dataclass(frozen=True)
+class CNI:
+    """The pod network, its backend and its settings, as components/networks/registry.py lists them.
+
+    settings are (key, value) in the registry's order; a value that is a mapping is a tuple of its
+    sorted pairs. plugin "none": nothing is installed, nodes stay NotReady until somebody installs a
+    network.
+    """
+
+    plugin: str = registry.NETWORKS[0].name
+    backend: str = registry.NETWORKS[0].addon.backend_names[0]
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> CNI:
+        """What a lab file says, with the defaults of the network that it names. Settings of other
+        networks are kept, and validation names them."""
+        plugin = data.get("plugin", cls.plugin)
+        addon = registry.network(plugin).addon
+        defaults = {setting.name: setting.default for setting in addon.settings}
+        settings = []
+        for setting in registry.settings():
+            value = data.get(setting.name, defaults.get(setting.name))
+            if setting.is_mapping:
+                value = tuple(sorted((value or {}).items()))
+            is_own = setting.name in defaults
+            if value or (is_own and value is not None):
+                settings.append((setting.name, value))
+        return cls(plugin, data.get("backend", addon.backend_names[0]), tuple(settings))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lab file's mapping, with all defaults. A setting that is a mapping is written also
+        where it is empty."""
+        empty: dict[str, Any] = {
+            setting.name: {} for setting in registry.settings() if setting.is_mapping
+        }
+        given = {**empty, **self.given}
+        ordered = {
+            setting.name: given[setting.name]
+            for setting in registry.settings()
+            if setting.name in given
+        }
+        return {"plugin": self.plugin, "backend": self.backend, **ordered}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings as a lab file has them."""
+        mappings = {setting.name for setting in registry.settings() if setting.is_mapping}
+        return {name: dict(value) if name in mappings else value for name, value in self.settings}
+
+    @property
+    def network(self) -> PodNetwork[Any]:
+        """The descriptor of the network."""
+        return registry.network(self.plugin)
+
+    @property
+    def choice(self) -> Choice[Any]:
+        """What the functions of the descriptor get. Raises KeyError for a backend of another
+        network."""
+        return self.network.addon.choose(self.backend, self.given)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the backend needs of the kernel beyond what every lab does, by doctor's names."""
+        return self.choice.backend.requires
+
+
+@dataclass(frozen=True)
+class KubeProxy:
+    """mode "none": no kube-proxy runs. configuration: other fields of KubeProxyConfiguration, as a
+    file has them."""
+
+    mode: str = modes.MODES[0].name
+    configuration: JsonObject = EMPTY
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> KubeProxy:
+        others = {key: value for key, value in data.items() if key != "mode"}
+        return cls(data.get("mode", cls.mode), JsonObject.of(others))
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the mode needs of the kernel beyond what every lab does, by doctor's names."""
+        mode = modes.find(self.mode)
+        return mode.requires if mode else ()
+
+    @property
+    def needs_host_users(self) -> str:
+        """Why the mode needs the first user namespace, or ""."""
+        mode = modes.find(self.mode)
+        return mode.needs_host_users if mode else ""
+
+
+@dataclass(frozen=True)
+class DNS:
+    """replicas of kube-system/coredns; 0: no cluster DNS. corefile: in place of kubeadm's."""
+
+    replicas: int = 2
+    corefile: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A program of the machine under an image name, as the kubelet's catalogue has it
+    (components/kubelet/images).
+
+    entrypoint, or argv, which is the same, or main, a Python function; or cmd alone.
+    """
+
+    argv: tuple[str, ...] = ()
+    main: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+    workingDir: str = ""
+    user: int | None = None
+    preload: Literal["light", "components"] = "light"
+    tools: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Image:
+        return cls(**{key: _hashable(value) for key, value in data.items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        plain: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value != item.default:
+                plain[item.name] = value if isinstance(value, str) else list(value)
+        mappings = ("env", "programs", "tools")
+        return {key: dict(value) if key in mappings else value for key, value in plain.items()}
+
+
+@dataclass(frozen=True)
+class Share:
+    """A file or folder of the machine that the lab sees under the same path. A string in a lab file
+    is its path."""
+
+    path: str
+    readOnly: bool = True
+
+    @classmethod
+    def of(cls, entry: str | Mapping[str, Any]) -> Share:
+        return cls(entry) if isinstance(entry, str) else cls(**entry)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A process of the user's own on the nodes whose names match: command is an argv."""
+
+    name: str
+    command: tuple[str, ...]
+    nodes: str = "*"
+    env: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Component:
+        env = tuple(sorted(data.get("env", {}).items()))
+        return cls(**{**data, "command": tuple(data["command"]), "env": env})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of a lab file."""
+        return {**asdict(self), "command": list(self.command), "env": dict(self.env)}
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
