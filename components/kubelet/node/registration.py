@@ -86,6 +86,15 @@ class NodeRegistration:
         """The Node's uid, known once `registered` is set."""
         return str(self._node["metadata"].get("uid", ""))
 
+    @property
+    def node(self) -> Node:
+        """The Node as it was last read or written, known once `registered` is set."""
+        return self._node
+
+    async def read(self) -> None:
+        """Reads the Node again: others may have changed its labels and taints. Raises ApiError."""
+        self._node = await self._client.get(NODES, self._settings.node_name)
+
     def changed(self) -> None:
         """Makes run() compute the status again, because it may have changed."""
         self._changed.set()

@@ -78,6 +78,27 @@ async def test_a_node_that_was_deleted_is_not_registered_again_until_the_kubelet
 
 
 @on_node
+async def test_a_pod_that_the_node_cannot_take_fails_with_upstreams_reason(node: Node) -> None:
+    await node.ready_node()
+    port = {"name": "app", "command": ["sleep", "3600"], "ports": [{"containerPort": 1, "hostPort": 7654}]}
+    await node.running(simple_pod("first", port))
+    await node.client.create(PODS, simple_pod("second", port))
+
+    async def failed() -> KubeObject | None:
+        found = await node.get("second")
+        return found if found["status"].get("phase") == "Failed" else None
+
+    found: Any = await node.until(failed, "the second pod is rejected")
+    text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    assert (found["status"]["reason"], found["status"]["message"]) == ("NodePorts", f"Pod was rejected: {text}")
+    await node.event("second", "NodePorts", text)
+    # A label that the Node has just got is seen.
+    await node.client.patch(NODES, "worker-1", {"metadata": {"labels": {"disk": "fast"}}})
+    await node.running(simple_pod("chosen", sleeper("app"), nodeSelector={"disk": "fast"}))
+    await node.delete("first", grace=0)
+
+
+@on_node
 async def test_a_pod_has_an_address_of_its_own_and_answers_there(node: Node) -> None:
     await node.ready_node()
     pod = await node.running(simple_pod("www", httpd(), volumes=WWW))
