@@ -326,6 +326,15 @@ def test_the_shell_of_busybox_passes_variables_on_whose_names_are_no_identifiers
     assert shell == "zero a b\nzero: line 0: no-such: not found", "without such names it is BusyBox's"
 
 
+def test_a_read_only_root_has_the_tools_of_busybox(client: RuntimeClient) -> None:
+    tools = {"/opt/busybox/bin": "busybox", "/bin/sh": "sh", "/bin/sysctl": "sysctl"}
+    container = pause(client, *(Mount(path, name, "tools") for path, name in tools.items()), read_only=True)
+    script = "touch /x 2>&1 || true; /opt/busybox/bin/wget --help 2>&1 | head -1; cat /etc/hostname | wc -l"
+    said = in_container(client, container, "/bin/sh", "-c", script).splitlines()
+    assert said[0].endswith("Read-only file system")
+    assert "BusyBox" in said[1]
+
+
 def test_tools_of_images(client: RuntimeClient) -> None:
     container = pause(client, Mount("/opt/busybox/bin", "busybox", "tools"), Mount("/agnhost", "agnhost", "tools"))
     assert "BusyBox" in in_container(client, container, "sh", "-c", "/opt/busybox/bin/nslookup --help 2>&1 | head -1")
