@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver.http.duplicatekeys import duplicate_keys
 from kubewire.components.apiserver.http.negotiation import decode_json
 from kubewire.components.apiserver.registry import patch as patches
 from kubewire.components.apiserver.registry.catalog import Served
@@ -23,12 +24,21 @@ MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]
 
 def transform(
     served: Served, content_type: str, body: bytes, merge_key: MergeKeyOf
-) -> Callable[[KubeObject], KubeObject]:
-    """Returns the transform; raises 400 and 415.
+) -> tuple[Callable[[KubeObject], KubeObject], tuple[str, ...]]:
+    """Returns the transform, and the texts of what fieldValidation reports about the patch itself.
 
-    The transform raises 422 when the patch does not fit the object.
+    Raises 400 and 415. The transform raises 422 when the patch does not fit the object.
     """
     patch = decode_json(body)
+    findings = duplicate_keys(body, patch)
+    if content_type == JSON_PATCH:
+        findings = tuple(f"json patch {text}" for text in findings)
+    return _transform(served, content_type, patch, merge_key), findings
+
+
+def _transform(
+    served: Served, content_type: str, patch: Any, merge_key: MergeKeyOf
+) -> Callable[[KubeObject], KubeObject]:
     if content_type == JSON_PATCH:
         return _json_patch(patch)
     if not isinstance(patch, dict):

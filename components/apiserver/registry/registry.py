@@ -68,6 +68,8 @@ class WriteOptions:
     user: User = SERVER
     #: The kind of these options in meta.k8s.io: CreateOptions, UpdateOptions or PatchOptions.
     kind: str = "UpdateOptions"
+    #: What field_validation reports about the body itself, such as repeated keys.
+    findings: tuple[str, ...] = ()
 
     def as_json(self) -> KubeObject:
         """The options as webhooks and policies are shown them."""
@@ -404,13 +406,14 @@ class Registry:
             decoded = self.types.decode(obj, served.group, served.version, served.kind)
         if decoded.error:
             raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
-        unknown = [*decoded.unknown, *served.prune(obj)]
+        unknown = [f'unknown field "{path}"' for path in (*decoded.unknown, *served.prune(obj))]
+        found = [*options.findings, *unknown]
         if options.field_validation == "Ignore":
             return ()
-        if unknown and options.field_validation == "Strict":
-            fields = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {fields}")
-        return tuple(f'unknown field "{path}"' for path in unknown)
+        if found and options.field_validation == "Strict":
+            text = ", ".join(found)
+            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {text}")
+        return tuple(line for text in found for line in _lines(text))
 
     def check_types(self, served: Served, obj: KubeObject) -> None:
         """Raises 400 when Go could not decode the object; absent metadata becomes empty."""
@@ -511,6 +514,12 @@ def _attributes(
         options.user,
         options=options.as_json(),
     )
+
+
+def _lines(text: str) -> list[str]:
+    """A finding as warnings: of go-yaml's text every line but the first is one."""
+    first, *rest = text.split("\n")
+    return [line.strip() for line in rest] or [first]
 
 
 def _key(served: Served, obj: KubeObject) -> Key:

@@ -200,7 +200,12 @@ ERRORS: Any = {
     ),
     "an answer in CBOR only": (
         lambda client: client.request("GET", "/api/v1/namespaces", headers={"Accept": "application/cbor"}),
-        (406, "NotAcceptable", "only the following media types are accepted: application/json, application/yaml"),
+        (
+            406,
+            "NotAcceptable",
+            "only the following media types are accepted: "
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
     ),
     "a resource version of the future": (
         lambda client: client.request("GET", "/api/v1/namespaces?resourceVersion=999999999"),
