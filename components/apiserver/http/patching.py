@@ -10,6 +10,7 @@ from kubewire.components.apiserver.http.duplicatekeys import duplicate_keys
 from kubewire.components.apiserver.http.negotiation import decode_json
 from kubewire.components.apiserver.registry import patch as patches
 from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.apiserver.registry.strategicmerge import PatchFormatError, strategic_merge
 from kubewire.components.kubeapi.client import (
     APPLY_PATCH,
     JSON_PATCH,
@@ -51,7 +52,7 @@ def _transform(
         def key_of(path: tuple[str, ...]) -> str | None:
             return merge_key(served.group, served.version, served.kind, path)
 
-        return lambda obj: _checked(lambda: patches.strategic_merge(obj, patch, key_of))
+        return lambda obj: _checked(lambda: strategic_merge(obj, patch, key_of))
     raise status.unsupported_media_type(supported(served))
 
 
@@ -85,6 +86,8 @@ def supported(served: Served) -> tuple[str, ...]:
 def _checked(step: Callable[[], KubeObject]) -> KubeObject:
     try:
         patched = step()
+    except PatchFormatError as error:
+        raise status.bad_request(str(error)) from error
     except patches.PatchError as error:
         text = f"the server rejected our request due to an error in our request: {error}"
         raise status.StatusError(status.status(422, "Invalid", text, {})) from error
