@@ -186,7 +186,7 @@ class Endpoints:
     ) -> web.Response:
         if shape.protobuf and not shape.kind:
             # JSON is joined from stored bytes; here, too, the objects are not decoded again.
-            body = _protobuf_list(call.served, items, metadata)
+            body = _protobuf_list(self.registry, call.served, items, metadata)
             return web.Response(body=body, headers={"Content-Type": shape.content_type})
         body = _list_body(self.registry, call.served, items, metadata, shape, call.query)
         return _respond(body, shape)
@@ -459,16 +459,13 @@ def _list_body(
     shape: Representation,
     query: Mapping[str, str],
 ) -> bytes:
-    bodies = [registry.body(served, stored) for stored in items]
     if not shape.kind:
+        bodies = [registry.body(served, stored) for stored in items]
         head = orjson.dumps(
             {"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata},
         )
         return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
-    objects = [
-        stored.obj if served.stored_as_served else orjson.loads(body)
-        for stored, body in zip(items, bodies, strict=True)
-    ]
+    objects = [registry.shown(served, stored) for stored in items]
     if shape.kind == "Table":
         include = query.get("includeObject") or "Metadata"
         return orjson.dumps(tables.table(served, objects, metadata, shape.version, include))
@@ -482,15 +479,12 @@ def _list_body(
     )
 
 
-def _protobuf_list(served: Served, items: list[Stored], metadata: dict[str, Any]) -> bytes:
+def _protobuf_list(
+    registry: Registry, served: Served, items: list[Stored], metadata: dict[str, Any]
+) -> bytes:
     from kubewire.components.apiserver.http import protobuf_writer
 
-    contents = [
-        protobuf_writer.content(
-            item.obj if served.stored_as_served else served.from_storage(item.copy())
-        )
-        for item in items
-    ]
+    contents = [protobuf_writer.content(registry.shown(served, item)) for item in items]
     kind = f"{served.kind}List"
     return protobuf_writer.encode_list(served.api_version, kind, metadata, contents)
 

@@ -146,7 +146,35 @@ ERRORS: Any = {
             "/api/v1/namespaces/default/configmaps",
             body=configmap("x") | {"kind": "ConfigMap", "apiVersion": "v2"},
         ),
-        (400, "BadRequest", "the API version in the data (v2) does not match the expected API version (v1)"),
+        (
+            400,
+            "BadRequest",
+            'ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for '
+            'version "v2" in scheme "pkg/api/legacyscheme/scheme.go:30"',
+        ),
+    ),
+    "a body of another kind": (
+        lambda client: client.request(
+            "POST", "/api/v1/namespaces/default/configmaps", body=configmap("x") | {"kind": "Pod", "apiVersion": "v1"}
+        ),
+        (
+            400,
+            "BadRequest",
+            'Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): '
+            "unknown conversion",
+        ),
+    ),
+    "a version of the same kind that is served elsewhere": (
+        lambda client: client.request(
+            "POST",
+            "/api/v1/namespaces/default/events",
+            body={"kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "x"}},
+        ),
+        (
+            400,
+            "BadRequest",
+            "the API version in the data (events.k8s.io/v1) does not match the expected API version (v1)",
+        ),
     ),
     "a field of another type": (
         lambda client: client.create(
