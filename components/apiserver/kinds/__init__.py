@@ -14,9 +14,8 @@ from kubewire.components.apiserver.kinds.cluster import (
     serviceaccount,
     webhooks,
 )
-from kubewire.components.apiserver.kinds.config_and_storage import (
+from kubewire.components.apiserver.kinds.config import (
     configmap,
-    persistentvolume,
     secret,
 )
 from kubewire.components.apiserver.kinds.pods import pod, podtemplate
@@ -29,6 +28,11 @@ from kubewire.components.apiserver.kinds.services import (
     servicecidr,
 )
 from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.kinds.storage import (
+    persistentvolume,
+    persistentvolumeclaim,
+    storageclass,
+)
 from kubewire.components.apiserver.kinds.workloads import (
     controllerrevision,
     cronjob,
@@ -53,8 +57,8 @@ KINDS: tuple[KindSpec, ...] = (
     event.KIND,
     quotas.LIMITRANGE_KIND,
     quotas.RESOURCEQUOTA_KIND,
-    persistentvolume.VOLUME_KIND,
-    persistentvolume.CLAIM_KIND,
+    persistentvolume.KIND,
+    persistentvolumeclaim.KIND,
     podtemplate.KIND,
     podtemplate.CONTROLLER_KIND,
     deployment.KIND,
@@ -76,7 +80,7 @@ KINDS: tuple[KindSpec, ...] = (
     rbac.CLUSTERROLE_KIND,
     rbac.ROLEBINDING_KIND,
     rbac.CLUSTERROLEBINDING_KIND,
-    persistentvolume.CLASS_KIND,
+    storageclass.KIND,
     webhooks.MUTATING_KIND,
     webhooks.VALIDATING_KIND,
     customresourcedefinition.KIND,
