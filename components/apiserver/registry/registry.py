@@ -302,6 +302,9 @@ class Registry:
             if not admitted:
                 self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)
+            if new == current.obj:
+                # Admission gave it what it has already, such as the ClusterIP of a Service.
+                return self.result(served, current, 200, warnings)
             if options.dry_run:
                 return self._unstored(served, new, 200, warnings)
             stored = self._store(current, new)
