@@ -19,6 +19,7 @@ from kubewire.components.kubeapi.resources import (
     KubeObject,
     Resource,
 )
+from kubewire.lab.bringup import standard_class
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.manifests import resource_of
 from kubewire.lab.bringup.networks import installation_of
@@ -26,20 +27,6 @@ from kubewire.lab.bringup.rollout import is_true
 from kubewire.scenarios.engine.file.spec import LabSpec
 
 Note = Callable[[str], None]
-
-#: The default class, as kind installs it. Its volumes are directories of a node, so a claim waits
-#: until the scheduler has chosen the node of the first pod that uses it.
-STANDARD_CLASS: KubeObject = {
-    "apiVersion": "storage.k8s.io/v1",
-    "kind": "StorageClass",
-    "metadata": {
-        "name": "standard",
-        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-    },
-    "provisioner": "rancher.io/local-path",
-    "reclaimPolicy": "Delete",
-    "volumeBindingMode": "WaitForFirstConsumer",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +47,8 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await _answering(client)
         for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
-        await apply(client, STANDARD_CLASS)
+        for obj in standard_class.objects():
+            await apply(client, obj)
         if spec.dns.replicas:
             await _install_dns(client, spec)
         await _mark_control_planes(client, spec)

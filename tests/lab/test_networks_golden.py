@@ -114,7 +114,7 @@ CORE_FILES = {
 
 
 class FakeClient:
-    """Stands in for the API's client: nothing is asked of it here."""
+    """Stands in for the API's client."""
 
     @classmethod
     def from_kubeconfig(cls, path: str, user_agent: str) -> FakeClient:

@@ -29,6 +29,10 @@ def _immutable_spec(new: KubeObject, old: KubeObject) -> list[FieldError]:
     return [invalid("spec", new.get("spec"), names.IMMUTABLE)]
 
 
+def _name_and_age(obj: KubeObject, now: datetime) -> list[Any]:
+    return [cells.name(obj), cells.age(obj, now)]
+
+
 def default_claim(obj: KubeObject) -> None:
     _default_requests(obj.setdefault("spec", {}))
 
@@ -109,12 +113,14 @@ TEMPLATE_KIND = KindSpec(
     default=default_template,
     validate_create=validate_template,
     validate_update=_immutable_spec,
+    row=_name_and_age,
 )
 
 CLASS_KIND = KindSpec(
     resource=_resource("deviceclasses", "DeviceClass", False),
     singular="deviceclass",
     generation=True,
+    row=_name_and_age,
 )
 
 
