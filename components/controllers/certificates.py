@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.controllers.actions import Action, Delete, Patch
+from kubewire.components.controllers.actions import Action, Delete, Update
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, condition, created_at, format_time, parse_time
 from kubewire.components.kubeapi.resources import CERTIFICATESIGNINGREQUESTS
@@ -178,7 +178,7 @@ def plan_signing(
         return ()
     try:
         signed = base64.b64encode(sign(request, now)).decode()
-        patch: dict[str, Any] = {"certificate": signed}
+        fresh: dict[str, Any] = {"certificate": signed}
     except (Refusal, ValueError) as problem:
         failed = {
             "type": "Failed",
@@ -187,8 +187,8 @@ def plan_signing(
             "message": str(problem),
             "lastUpdateTime": format_time(now),
         }
-        patch = {"conditions": [*(status.get("conditions") or []), failed]}
-    return (_status(request, patch, "status"),)
+        fresh = {"conditions": [*(status.get("conditions") or []), failed]}
+    return (_with(request, fresh),)
 
 
 def plan_cleaning(request: CertificateSigningRequest, now: datetime) -> tuple[Action, ...]:
@@ -202,11 +202,10 @@ def plan_cleaning(request: CertificateSigningRequest, now: datetime) -> tuple[Ac
     return (Delete(CERTIFICATESIGNINGREQUESTS, "", metadata["name"], metadata["uid"]),)
 
 
-def _status(request: CertificateSigningRequest, patch: dict[str, Any], subresource: str) -> Patch:
-    metadata = request["metadata"]
-    guard = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
-    body = {"metadata": guard, "status": patch}
-    return Patch(CERTIFICATESIGNINGREQUESTS, "", metadata["name"], body, subresource)
+def _with(request: CertificateSigningRequest, fresh: dict[str, Any]) -> Update:
+    """An update and not a patch: the role of the controller allows no more."""
+    status: Any = {**(request.get("status") or {}), **fresh}
+    return Update(CERTIFICATESIGNINGREQUESTS, {**request, "status": status}, "status")
 
 
 class CertificateSigner(KeyedController):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from kubewire.components.controllers.actions import Patch
+from kubewire.components.controllers.actions import Update
 from kubewire.components.controllers.certificates import Authority, plan_cleaning, plan_signing
 from tests.components.controllers.objects import NOW, at, stamp
 
@@ -61,7 +61,7 @@ def request(name: str = "jane", organization: str = "team", **given: Any) -> Any
 
 def status(asked: Any, authority: Authority) -> Any:
     actions = plan_signing(asked, authority.sign, NOW)
-    return actions[0].patch["status"] if actions and isinstance(actions[0], Patch) else None
+    return actions[0].obj["status"] if actions and isinstance(actions[0], Update) else None
 
 
 def issued(asked: Any, authority: Authority) -> x509.Certificate:
