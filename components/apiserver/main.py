@@ -28,6 +28,12 @@ from kubewire.components.apiserver.registry.addressbook import AddressBook
 from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.admission.decoding import Decoder
 from kubewire.components.apiserver.registry.admission.plugin import Plugin
+from kubewire.components.apiserver.registry.admission.policies.mutating import (
+    MutatingAdmissionPolicy,
+)
+from kubewire.components.apiserver.registry.admission.policies.validating import (
+    ValidatingAdmissionPolicy,
+)
 from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient
 from kubewire.components.apiserver.registry.admission.webhooks.dispatching import (
     MutatingAdmissionWebhook,
@@ -182,8 +188,11 @@ def build(
 def _outside(store: Store, catalog: Catalog) -> tuple[Plugin, ...]:
     """The plugins of admission that ask other programs, in upstream's order."""
     client = WebhookClient(store)
+    decode = Decoder(openapi)
     return (
-        MutatingAdmissionWebhook(store, catalog, client, Decoder(openapi)),
+        MutatingAdmissionPolicy(store, catalog, decode, openapi.list_map_keys),
+        MutatingAdmissionWebhook(store, catalog, client, decode),
+        ValidatingAdmissionPolicy(store, catalog),
         ValidatingAdmissionWebhook(store, catalog, client),
     )
 

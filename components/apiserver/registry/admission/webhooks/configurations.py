@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.apiserver.cel.policies import Condition, conditions
 from kubewire.components.apiserver.store import Event, Store
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
@@ -22,7 +23,7 @@ class Webhook:
     rules: tuple[Mapping[str, Any], ...]
     namespaces: LabelSelector
     objects: LabelSelector
-    conditions: tuple[Mapping[str, str], ...]
+    conditions: tuple[Condition, ...]
     match_policy: str
     failure_policy: str
     side_effects: str
@@ -80,7 +81,7 @@ def _webhook(configuration: str, uid: str, item: Mapping[str, Any]) -> Webhook:
         tuple(item.get("rules") or ()),
         LabelSelector.from_object(item.get("namespaceSelector") or {}),
         LabelSelector.from_object(item.get("objectSelector") or {}),
-        tuple(item.get("matchConditions") or ()),
+        conditions(item.get("matchConditions") or ()),
         item.get("matchPolicy") or "Equivalent",
         item.get("failurePolicy") or "Fail",
         item.get("sideEffects") or "",

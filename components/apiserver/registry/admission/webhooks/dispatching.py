@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from kubewire.components.apiserver import status
+from kubewire.components.apiserver.cel.engine import EvaluationError
+from kubewire.components.apiserver.cel.policies import all_hold
 from kubewire.components.apiserver.registry import patch
 from kubewire.components.apiserver.registry.admission import requests
+from kubewire.components.apiserver.registry.admission.changes import Decode, replace_object
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.reinvocations import Reinvocations
 from kubewire.components.apiserver.registry.admission.webhooks import reviews, rules
 from kubewire.components.apiserver.registry.admission.webhooks.client import (
     CallFailed,
@@ -35,9 +37,6 @@ from kubewire.components.apiserver.store import Store
 from kubewire.components.kubeapi.resources import KubeObject
 
 log = logging.getLogger(__name__)
-
-#: Metadata that a webhook cannot change, because the registry sets it.
-_KEPT = ("uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp")
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,6 @@ class Rejected(Exception):
     def __init__(self, error: status.StatusError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-#: Checks and prepares an object that a webhook changed; raises StatusError.
-Decode = Callable[[Served, KubeObject], None]
 
 
 class _WebhookPlugin(Plugin):
@@ -133,7 +128,21 @@ class _WebhookPlugin(Plugin):
         if in_namespaces is None:
             raise status.not_found("", "namespaces", requests.namespace_of(attributes))
         served = requests.served_as(self._catalog, attributes, resource)
-        return Invocation(webhook, resource, served)
+        invocation = Invocation(webhook, resource, served)
+        return invocation if self._meets_conditions(invocation, attributes) else None
+
+    def _meets_conditions(self, invocation: Invocation, attributes: Attributes) -> bool:
+        webhook, served = invocation.webhook, invocation.served
+        if not webhook.conditions:
+            return True
+        try:
+            seen = requests.expression_values(attributes, invocation.resource, served)
+            return all_hold(webhook.conditions, seen)
+        except EvaluationError as error:
+            if webhook.failure_policy == "Ignore":
+                return False
+            own = attributes.served
+            raise status.forbidden(own.group, own.plural, attributes.name, str(error)) from error
 
     def _question(
         self, invocation: Invocation, attributes: Attributes, uid: str
@@ -203,7 +212,7 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         webhooks = self._webhooks()
         if not webhooks:
             return
-        again: _Reinvocations = attributes.memory.setdefault(self.name, _Reinvocations())
+        again: Reinvocations = attributes.memory.setdefault(self.name, Reinvocations())
         if attributes.reinvoked and again.output != attributes.obj:
             again.require()
         for webhook in webhooks:
@@ -251,38 +260,8 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         if not isinstance(patched, dict):
             raise status.internal_error("the patched document is not an object")
         changed = patched != before
-        if attributes.body_kind is None:
-            self._decode(served, patched)
-            patched = served.to_storage(patched)
-            self._keep_system_fields(attributes, patched)
-        attributes.obj.clear()
-        attributes.obj.update(patched)
+        replace_object(attributes, served, patched, self._decode)
         return changed
-
-    def _keep_system_fields(self, attributes: Attributes, patched: KubeObject) -> None:
-        metadata, own = patched["metadata"], attributes.obj["metadata"]
-        for key in _KEPT:
-            metadata.pop(key, None)
-            if key in own:
-                metadata[key] = own[key]
-        if metadata.get("name"):
-            attributes.name = metadata["name"]
-        else:
-            metadata["name"] = own["name"]
-
-
-class _Reinvocations:
-    """What the first run of the chain leaves for the second (webhookReinvokeContext)."""
-
-    def __init__(self) -> None:
-        self.output: Any = None
-        #: Webhooks with IfNeeded that were asked since the last change.
-        self.asked: set[str] = set()
-        self.required: set[str] = set()
-
-    def require(self) -> None:
-        self.required |= self.asked
-        self.asked.clear()
 
 
 class ValidatingAdmissionWebhook(_WebhookPlugin):
