@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubewire.components.apiserver import openapi, options
+from kubewire.components.apiserver.access import modes
 from kubewire.components.apiserver.crd.customresources import Definitions
 from kubewire.components.apiserver.http.authentication import Authenticator, load_token_file
 from kubewire.components.apiserver.http.connect import Connector
@@ -24,6 +25,7 @@ from kubewire.components.apiserver.http.server import ApiServer
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds import KINDS
 from kubewire.components.apiserver.options import Options
+from kubewire.components.apiserver.registry import bootstrappolicy
 from kubewire.components.apiserver.registry.addressbook import AddressBook
 from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.admission.decoding import Decoder
@@ -34,6 +36,7 @@ from kubewire.components.apiserver.registry.admission.policies.mutating import (
 from kubewire.components.apiserver.registry.admission.policies.validating import (
     ValidatingAdmissionPolicy,
 )
+from kubewire.components.apiserver.registry.admission.role_escalation import RoleEscalation
 from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient
 from kubewire.components.apiserver.registry.admission.webhooks.dispatching import (
     MutatingAdmissionWebhook,
@@ -80,6 +83,8 @@ async def _run(settings: Options) -> int:
         server, bootstrap, definitions, book = build(settings, store, sockets[0].getsockname()[1])
         definitions.start()
         bootstrap.reconcile()
+        if modes.RBAC in settings.authorization_modes:
+            bootstrappolicy.reconcile(store)
         book.start()
         bootstrap.keep()
         # Everything loaded so far lives until the end, so garbage collection can skip it.
@@ -130,11 +135,16 @@ def build(
     set.
     """
     catalog = Catalog.of(KINDS)
+    authorizer = modes.authorizers(settings.authorization_modes, store)
     allocator = _allocator(settings)
     registry = Registry(
         store,
         catalog,
-        Admission(store, allocator, outside=_outside(store, catalog)),
+        Admission(
+            store,
+            allocator,
+            outside=(*_outside(store, catalog), RoleEscalation(store, authorizer)),
+        ),
         openapi,
         OwnershipTracker(openapi.list_map_keys),
     )
@@ -162,6 +172,7 @@ def build(
     )
     static = load_token_file(settings.token_auth_file) if settings.token_auth_file else {}
     server = ApiServer(
+        authorizer,
         catalog,
         Endpoints(registry, tokens, openapi.merge_key, openapi.list_map_keys),
         Connector(
@@ -170,7 +181,7 @@ def build(
             settings.kubelet_client_key,
             settings.kubelet_certificate_authority,
         ),
-        Authenticator(static, tokens),
+        Authenticator(static, tokens, anonymous=settings.anonymous_auth),
         documents,
         metrics,
         _tls(settings),

@@ -7,6 +7,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.apiserver.access.modes import ALWAYS_ALLOW, MODES
+
 
 @dataclass(frozen=True)
 class Options:
@@ -19,6 +21,8 @@ class Options:
     tls_private_key_file: str
     client_ca_file: str
     token_auth_file: str
+    authorization_modes: tuple[str, ...]
+    anonymous_auth: bool
     service_account_key_files: tuple[str, ...]
     service_account_signing_key_file: str
     service_account_issuer: str
@@ -61,6 +65,18 @@ def parse(argv: list[str]) -> Options:
     )
     add("--token-auth-file", default="", help="CSV file of token,user,uid[,groups]")
     add(
+        "--authorization-mode",
+        default="AlwaysAllow",
+        help="comma-separated list of AlwaysAllow, AlwaysDeny, Node and RBAC (default %(default)s)",
+    )
+    add(
+        "--anonymous-auth",
+        type=_truth,
+        default=True,
+        help="whether requests without credentials are those of system:anonymous; never with "
+        "AlwaysAllow (default true)",
+    )
+    add(
         "--service-account-key-file",
         action="append",
         default=[],
@@ -93,6 +109,7 @@ def check(settings: Options) -> None:
 
     This follows cmd/kube-apiserver/app/options/validation.go.
     """
+    _check_modes(settings.authorization_modes)
     parts = settings.service_cluster_ip_range.split(",")
     ranges = [ipaddress.ip_network(part.strip()) for part in parts]
     if len(ranges) > 2:
@@ -107,11 +124,32 @@ def check(settings: Options) -> None:
         )
 
 
+def _check_modes(modes: tuple[str, ...]) -> None:
+    for mode in modes:
+        if mode not in MODES:
+            raise ValueError(f'authorization-mode "{mode}" is not a valid mode')
+    if len(set(modes)) < len(modes):
+        raise ValueError(
+            f"authorization-mode {list(modes)} has mode specified more than once",
+        )
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, is {text!r}")
+    return text == "true"
+
+
 def _options(given: dict[str, Any], audiences: tuple[str, ...]) -> Options:
     keys = given.pop("service_account_key_file")
     descriptors = given.pop("listen_fd")
+    modes = tuple(given.pop("authorization_mode").split(","))
+    # Upstream resets the flag, too: nobody may do everything without a name.
+    anonymous = given.pop("anonymous_auth") and ALWAYS_ALLOW not in modes
     return Options(
         **given,
+        authorization_modes=modes,
+        anonymous_auth=anonymous,
         api_audiences=audiences or (str(given["service_account_issuer"]),),
         service_account_key_files=tuple(keys),
         listen_fds=tuple(descriptors),

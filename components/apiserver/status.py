@@ -99,6 +99,11 @@ def forbidden(group: str, plural: str, name: str, why: str) -> StatusError:
     )
 
 
+def forbidden_path(why: str) -> StatusError:
+    """The 403 of a request that is not for a resource."""
+    return StatusError(status(403, "Forbidden", f"forbidden: {why}", {}))
+
+
 def bad_request(message: str) -> StatusError:
     return StatusError(status(400, "BadRequest", message))
 

@@ -24,6 +24,10 @@ from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleControl
 from kubewire.components.controllers.replicaset.controller import ReplicaSetController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
+from kubewire.components.controllers.storage.controller import PersistentVolumeBinder
+from kubewire.components.controllers.storage.ephemeral import EphemeralVolumeController
+from kubewire.components.controllers.storage.protection import ClaimProtection, VolumeProtection
+from kubewire.components.controllers.storage.provisioner import LocalPathProvisioner
 
 #: The order only helps the reader: the garbage collector uses the informers of all others.
 CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
@@ -43,6 +47,11 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
     "service-cidr-controller": ServiceCIDRController,
+    "persistentvolume-binder-controller": PersistentVolumeBinder,
+    "persistentvolumeclaim-protection-controller": ClaimProtection,
+    "persistentvolume-protection-controller": VolumeProtection,
+    "ephemeral-volume-controller": EphemeralVolumeController,
+    "local-path-provisioner": LocalPathProvisioner,
     "pod-garbage-collector-controller": PodGarbageCollector,
     "garbage-collector-controller": GarbageCollector,
 }
@@ -64,6 +73,10 @@ ALIASES = {
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
+    "persistentvolume-binder": "persistentvolume-binder-controller",
+    "pvc-protection": "persistentvolumeclaim-protection-controller",
+    "pv-protection": "persistentvolume-protection-controller",
+    "ephemeral-volume": "ephemeral-volume-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }

@@ -27,6 +27,20 @@ from kubewire.scenarios.engine.file.spec import LabSpec
 
 Note = Callable[[str], None]
 
+#: The default class, as kind installs it. Its volumes are directories of a node, so a claim waits
+#: until the scheduler has chosen the node of the first pod that uses it.
+STANDARD_CLASS: KubeObject = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {
+        "name": "standard",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": "rancher.io/local-path",
+    "reclaimPolicy": "Delete",
+    "volumeBindingMode": "WaitForFirstConsumer",
+}
+
 
 def main(argv: list[str]) -> int:
     """argv: kubeconfig, lab file as JSON. Returns 0 when the cluster is ready."""
@@ -46,6 +60,7 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await _answering(client)
         for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
+        await apply(client, STANDARD_CLASS)
         if spec.dns.replicas:
             await _install_dns(client, spec)
         nodes = len(spec.nodes)

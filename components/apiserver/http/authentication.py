@@ -12,6 +12,7 @@ from typing import Any
 
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens, TokenError
 from kubewire.components.apiserver.users import (
+    ANONYMOUS,
     AUTHENTICATED,
     User,
     service_account_groups,
@@ -54,15 +55,18 @@ class Authenticator:
 
     static_tokens: Mapping[str, User]
     service_accounts: ServiceAccountTokens
+    anonymous: bool = True
 
     def authenticate(
         self,
         certificate: Mapping[str, Any] | None,
         authorization: str,
     ) -> User | None:
-        """Returns None for a 401: the credentials are missing or wrong."""
+        """Returns None for a 401: the credentials are wrong, or missing and needed."""
         if (user := certificate_user(certificate)) is not None:
             return user
+        if not authorization:
+            return ANONYMOUS if self.anonymous else None
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return None

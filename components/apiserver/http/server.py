@@ -4,7 +4,8 @@ A request passes these stages, the same as in upstream's chain of handlers:
 
 1. The URL is parsed into a RequestInfo: verb, group, version, resource, namespace, name,
    subresource.
-2. The user is authenticated. Authorization always allows, and admission happens in the registry.
+2. The user is authenticated, and becomes another one if the request impersonates. Then the
+   authorizers (access) allow the request or refuse it. Admission happens in the registry.
 3. The catalog finds the resource. Paths that are not resources, such as discovery, go to
    documents.py; subresources that connect to a kubelet or a pod go to connect.py.
 4. The endpoint of the verb decodes the body, calls the registry and encodes the answer.
@@ -35,8 +36,10 @@ from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver.access.modes import Union
 from kubewire.components.apiserver.crd import customresources
 from kubewire.components.apiserver.http import (
+    authorization,
     connectoptions,
     discovery,
     ephemeral,
@@ -54,7 +57,7 @@ from kubewire.components.apiserver.http.negotiation import (
     wants_pretty,
 )
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
-from kubewire.components.apiserver.http.reviews import review
+from kubewire.components.apiserver.http.reviews import Reviewer
 from kubewire.components.apiserver.http.upgrade import Connection
 from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.owner import OwnerThread
@@ -62,12 +65,10 @@ from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.registry import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
-from kubewire.components.apiserver.users import ANONYMOUS, User
+from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import refused_version
 
 log = logging.getLogger(__name__)
-
-ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 
 #: The most bytes of a request line or a header; Go's net/http allows a megabyte for all of them.
 _MAX_LINE = 64 * 1024
@@ -106,6 +107,7 @@ class _Server(web.Server):
 class ApiServer:
     """handle() answers a request; serve() listens on sockets."""
 
+    access: Union
     catalog: Catalog
     endpoints: Endpoints
     connector: Connector
@@ -221,7 +223,8 @@ class ApiServer:
         info: RequestInfo,
         query: dict[str, str],
     ) -> web.StreamResponse:
-        user = self._user(request)
+        user = authorization.acting_as(self.access, request.headers, self._user(request))
+        authorization.authorize(self.access, info, query, user)
         if not info.is_resource:
             if info.path.startswith("/openapi"):
                 return await self._owner.run(lambda: self.documents.answer(request, info.path))
@@ -410,7 +413,8 @@ class ApiServer:
             body = decode_object(sent, content_type)
             self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
             version = f"{virtual.group}/{virtual.version}"
-            return _json(review(virtual.kind, version, body, user, self.authenticator), 201)
+            reviewer = Reviewer(user, self.authenticator, self.access, self._owner)
+            return _json(reviewer.review(virtual.kind, version, body, info.namespace), 201)
 
         light = bodies.is_light(sent, media_type_of(content_type) or "json")
         return reviewed() if light else await self._owner.run(reviewed)
@@ -418,16 +422,13 @@ class ApiServer:
     def _user(self, request: web.BaseRequest) -> User:
         """The user of a request; raises 401."""
         connection = request.protocol
-        authorization = request.headers.get("Authorization", "")
-        if not authorization and isinstance(connection, Connection) and connection.user is not None:
+        credentials = request.headers.get("Authorization", "")
+        if not credentials and isinstance(connection, Connection) and connection.user is not None:
             return connection.user
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
-        user = self.authenticator.authenticate(certificate, authorization)
+        user = self.authenticator.authenticate(certificate, credentials)
         if user is None:
-            is_health = request.path.startswith(("/livez/", "/readyz/", "/healthz/"))
-            if authorization or not (is_health or request.path in ANONYMOUS_PATHS):
-                raise status.unauthorized()
-            return ANONYMOUS
+            raise status.unauthorized()
         if certificate and isinstance(connection, Connection):
             connection.user = user
         return user

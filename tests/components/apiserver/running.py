@@ -141,6 +141,7 @@ class RunningApiServer:
             "--kubelet-client-key", str(self.kubelet_client.key),
             "--kubelet-certificate-authority", str(self.authority.certificate),
             "--storage-path", str(self.folder / "store.db"),
+            "--authorization-mode", "Node,RBAC",
             *self._flags,
         ]  # fmt: skip
 
@@ -178,7 +179,8 @@ class RunningApiServer:
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
         try:
             connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
+            # Without authorization, nobody may do anything without credentials.
+            return connection.getresponse().status in (200, 401)
         except OSError:
             return False
         finally:

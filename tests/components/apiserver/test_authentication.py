@@ -51,15 +51,15 @@ def whoami(server: RunningApiServer, token: str) -> KubeObject:
     return answer["status"]["userInfo"]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version", "/livez/ping"])
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version"])
 def test_health_and_version_are_open_to_all(server: RunningApiServer, path: str) -> None:
     assert call(server, "", "GET", path)
 
 
 @pytest.mark.parametrize(
-    ("path", "token"), [("/api", ""), ("/metrics", ""), ("/api/v1/pods", "wrong"), ("/version", "wrong")]
+    ("path", "token"), [("/api/v1/pods", "wrong"), ("/version", "wrong")], ids=["a resource", "what is open to all"]
 )
-def test_everything_else_needs_credentials(server: RunningApiServer, path: str, token: str) -> None:
+def test_wrong_credentials_are_refused(server: RunningApiServer, path: str, token: str) -> None:
     with pytest.raises(ApiError) as error:
         call(server, token, "GET", path)
     assert (error.value.status, error.value.reason, error.value.message) == (401, "Unauthorized", "Unauthorized")
@@ -180,27 +180,25 @@ def test_short_tokens_are_refused(server: RunningApiServer, seconds: int, text: 
     assert error.value.message.endswith(f"spec.expirationSeconds: Invalid value: {seconds}: {text}")
 
 
-def test_everyone_may_do_everything(server: RunningApiServer) -> None:
-    path = "/apis/authorization.k8s.io/v1"
-    attributes = {"verb": "delete", "resource": "nodes"}
-    answer = call(
-        server, "sesame", "POST", f"{path}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": attributes}}
-    )
-    assert answer["status"]["allowed"] is True
-    answer = call(
-        server,
-        "sesame",
-        "POST",
-        f"{path}/subjectaccessreviews",
-        {"spec": {"user": "bob", "resourceAttributes": attributes}},
-    )
-    assert answer["status"]["allowed"] is True
-    rules = call(server, "sesame", "POST", f"{path}/selfsubjectrulesreviews", {"spec": {"namespace": "default"}})
-    assert rules["status"]["resourceRules"] == [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-    assert call(server, "sesame", "GET", NAMESPACES.path())["kind"] == "NamespaceList"
-
-
 def test_the_issuer_publishes_its_keys(server: RunningApiServer) -> None:
-    keys = call(server, "sesame", "GET", "/openid/v1/jwks")["keys"]
-    assert [key["kty"] for key in keys] == ["EC"]
-    assert call(server, "sesame", "GET", "/.well-known/openid-configuration")["issuer"].startswith("https://")
+    admin(server, "POST", SERVICEACCOUNTS.path("default"), {"metadata": {"name": "verifier"}})
+    token = token_for(server, "verifier")["status"]["token"]
+    assert [key["kty"] for key in call(server, token, "GET", "/openid/v1/jwks")["keys"]] == ["EC"]
+    assert call(server, token, "GET", "/.well-known/openid-configuration")["issuer"].startswith("https://")
+
+
+def test_without_authorization_everyone_may_do_everything_but_nobody(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text("sesame,alice,u1")
+    with RunningApiServer("--token-auth-file", str(tokens), "--authorization-mode", "AlwaysAllow") as server:
+        path = "/apis/authorization.k8s.io/v1"
+        attributes = {"verb": "delete", "resource": "nodes"}
+        asked = {"spec": {"user": "bob", "resourceAttributes": attributes}}
+        answer = call(server, "sesame", "POST", f"{path}/subjectaccessreviews", asked)
+        assert answer["status"] == {"allowed": True}
+        rules = call(server, "sesame", "POST", f"{path}/selfsubjectrulesreviews", {"spec": {"namespace": "default"}})
+        assert rules["status"]["resourceRules"] == [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+        assert call(server, "sesame", "GET", NAMESPACES.path())["kind"] == "NamespaceList"
+        with pytest.raises(ApiError) as error:
+            call(server, "", "GET", "/healthz")
+        assert error.value.status == 401

@@ -57,18 +57,6 @@ def validate_selector_and_template(
     return errors + _template_pod(template.get("spec") or {}, kind, restart_policies)
 
 
-def drop_zero_counts(obj: KubeObject, *names: str) -> None:
-    """Drops numbers of the status that Go omits from JSON when they are 0 (omitempty, no
-    pointer).
-    """
-    status = obj.get("status")
-    if not isinstance(status, dict):
-        return
-    for name in names:
-        if status.get(name) == 0:
-            del status[name]
-
-
 def _match(selector: Spec | None, template: Spec) -> list[FieldError]:
     # An absent selector is labels.Nothing(), which matches no template.
     if selector is not None and is_empty(selector):

@@ -9,12 +9,18 @@ from kubewire.components.apiserver.registry.admission.default_toleration_seconds
     DefaultTolerationSeconds,
 )
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
+from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
 from kubewire.components.apiserver.registry.admission.priority import Priority
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
     ServiceAddresses,
+)
+from kubewire.components.apiserver.registry.admission.storage import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
 )
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.store import Store
@@ -23,8 +29,12 @@ from kubewire.components.apiserver.store import Store
 PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
     ServiceAccount,
+    NodeRestriction,
     Priority,
     DefaultTolerationSeconds,
+    DefaultStorageClass,
+    StorageObjectInUseProtection,
+    PersistentVolumeClaimResize,
 )
 
 
