@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kubewire.components.apiserver.cel import policies as cel
@@ -17,18 +18,47 @@ Compiled = Program | CompileError
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy; spec is its stored form. expressions has a tuple for each list of the spec."""
+    """A policy with its bindings; spec is its stored form.
+
+    Its expressions are compiled by the first request that it concerns, in that request's thread.
+    """
 
     name: str
     spec: Mapping[str, Any]
-    conditions: tuple[cel.Condition, ...]
-    variables: tuple[tuple[str, Compiled], ...]
     bindings: tuple[KubeObject, ...]
-    expressions: Mapping[str, tuple[Compiled | None, ...]]
+    places: Mapping[str, tuple[str, str]]
+    compile_text: Callable[[str], Compiled]
 
     @property
     def fails_open(self) -> bool:
         return self.spec.get("failurePolicy") == "Ignore"
+
+    @property
+    def constraints(self) -> Mapping[str, Any]:
+        return self.spec.get("matchConstraints") or {}
+
+    @cached_property
+    def conditions(self) -> tuple[cel.Condition, ...]:
+        return cel.conditions(self.spec.get("matchConditions") or ())
+
+    @cached_property
+    def variables(self) -> tuple[tuple[str, Compiled], ...]:
+        listed = self.spec.get("variables") or ()
+        return tuple((item["name"], cel.compiled(item["expression"])) for item in listed)
+
+    @cached_property
+    def expressions(self) -> Mapping[str, tuple[Compiled | None, ...]]:
+        """A tuple for each place of the spec that has expressions."""
+        return {key: self._compiled(*place) for key, place in self.places.items()}
+
+    def _compiled(self, listed: str, field: str) -> tuple[Compiled | None, ...]:
+        found: list[Compiled | None] = []
+        for item in self.spec.get(listed) or ():
+            value: Any = item
+            for name in field.split("."):
+                value = (value or {}).get(name)
+            found.append(self.compile_text(value) if value else None)
+        return tuple(found)
 
 
 class Policies:
@@ -52,10 +82,13 @@ class Policies:
         self._expressions = expressions
         self._compile = compile_text
         self._policies: tuple[Policy, ...] | None = None
+        #: Grows with each change, for caches.
+        self.serial = 0
         store.subscribe(self._stored, self._changed)
         store.subscribe(self._bound, self._changed)
 
     def _changed(self, event: Event) -> None:
+        self.serial += 1
         self._policies = None
 
     def all(self) -> tuple[Policy, ...]:
@@ -70,32 +103,13 @@ class Policies:
             name = (stored.obj.get("spec") or {}).get("policyName", "")
             bindings.setdefault(name, []).append(stored.obj)
         return tuple(
-            self._policy(stored.obj, tuple(bindings[stored.key.name]))
+            Policy(
+                stored.key.name,
+                stored.obj.get("spec") or {},
+                tuple(bindings[stored.key.name]),
+                self._expressions,
+                self._compile,
+            )
             for stored in self._store.items(self._stored)
             if stored.key.name in bindings
         )
-
-    def _policy(self, obj: KubeObject, bindings: tuple[KubeObject, ...]) -> Policy:
-        spec = obj.get("spec") or {}
-        return Policy(
-            obj["metadata"]["name"],
-            spec,
-            cel.conditions(spec.get("matchConditions") or ()),
-            tuple(
-                (item["name"], cel.compiled(item["expression"]))
-                for item in spec.get("variables") or ()
-            ),
-            bindings,
-            {key: self._compiled(spec, *place) for key, place in self._expressions.items()},
-        )
-
-    def _compiled(
-        self, spec: Mapping[str, Any], listed: str, field: str
-    ) -> tuple[Compiled | None, ...]:
-        found: list[Compiled | None] = []
-        for item in spec.get(listed) or ():
-            value: Any = item
-            for name in field.split("."):
-                value = (value or {}).get(name)
-            found.append(self._compile(value) if value else None)
-        return tuple(found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubewire.components.apiserver.registry.admission import requests
-from kubewire.components.apiserver.registry.admission.plugin import Attributes
+from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation
 from kubewire.components.apiserver.registry.admission.policies.definitions import Policy
 from kubewire.components.apiserver.registry.admission.webhooks import rules
 from kubewire.components.apiserver.registry.admission.webhooks.rules import Resource
@@ -45,10 +45,25 @@ class Matcher:
         self._store = store
         self._catalog = catalog
 
+    @property
+    def serial(self) -> int:
+        return self._catalog.serial
+
+    def may_concern(
+        self, policy: Policy, served: Served, operation: Operation, subresource: str
+    ) -> bool:
+        """Whether the policy's rules are about such requests, whatever their content."""
+        resource = Resource(served.group, served.version, served.plural, subresource)
+        namespace = "any" if served.namespaced else ""
+        return any(
+            rules.matches({**rule, "resourceNames": []}, other, operation, namespace)
+            for rule in policy.constraints.get("resourceRules") or ()
+            for other in requests.equivalents(self._catalog, resource)
+        )
+
     def uses(self, policy: Policy, attributes: Attributes) -> Iterator[Use | tuple[str, str]]:
         """The uses for a request; for a wrong binding its name and the reason."""
-        constraints = policy.spec.get("matchConstraints") or {}
-        resource = self._match(constraints, attributes)
+        resource = self._match(policy.constraints, attributes)
         if resource is None:
             return
         served = requests.served_as(self._catalog, attributes, resource)

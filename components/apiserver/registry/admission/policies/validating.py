@@ -50,6 +50,17 @@ class ValidatingAdmissionPolicy(Plugin):
     def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
         return not Resource(served.group, served.version, served.plural).exempt
 
+    @property
+    def serial(self) -> int:
+        return self._policies.serial + self._matcher.serial
+
+    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
+        """A request that expressions look at runs beside the loop, whatever they cost."""
+        return self.handles(served, operation, subresource) and any(
+            self._matcher.may_concern(policy, served, operation, subresource)
+            for policy in self._policies.all()
+        )
+
     def validate(self, attributes: Attributes) -> None:
         denied: list[tuple[str, _Decision]] = []
         for policy in self._policies.all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kubewire.components.apiserver.cel.policies import Condition, conditions
@@ -23,13 +24,18 @@ class Webhook:
     rules: tuple[Mapping[str, Any], ...]
     namespaces: LabelSelector
     objects: LabelSelector
-    conditions: tuple[Condition, ...]
+    match_conditions: tuple[Mapping[str, str], ...]
     match_policy: str
     failure_policy: str
     side_effects: str
     reinvoked: bool
     timeout: int
     versions: tuple[str, ...]
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Compiled by the first request that the webhook's rules are about."""
+        return conditions(self.match_conditions)
 
 
 class Configurations:
@@ -81,7 +87,7 @@ def _webhook(configuration: str, uid: str, item: Mapping[str, Any]) -> Webhook:
         tuple(item.get("rules") or ()),
         LabelSelector.from_object(item.get("namespaceSelector") or {}),
         LabelSelector.from_object(item.get("objectSelector") or {}),
-        conditions(item.get("matchConditions") or ()),
+        tuple(item.get("matchConditions") or ()),
         item.get("matchPolicy") or "Equivalent",
         item.get("failurePolicy") or "Fail",
         item.get("sideEffects") or "",

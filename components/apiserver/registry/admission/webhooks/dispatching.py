@@ -67,8 +67,6 @@ class _WebhookPlugin(Plugin):
         self._catalog = catalog
         self._client = client
         self._configurations = Configurations(store, f"{self.resource}.{GROUP}")
-        self._waiting: dict[tuple[str, str, str, str, Operation], bool] = {}
-        self._cached_for = (-1, -1)
 
     async def close(self) -> None:
         await self._client.close()
@@ -76,31 +74,23 @@ class _WebhookPlugin(Plugin):
     def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
         return not Resource(served.group, served.version, served.plural).exempt
 
-    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
-        """Whether such a request may have to wait for a webhook, whatever its content."""
-        webhooks = self._configurations.webhooks()
-        if not webhooks:
-            return False
-        state = (self._configurations.serial, self._catalog.serial)
-        if state != self._cached_for:
-            self._waiting.clear()
-            self._cached_for = state
-        key = (served.group, served.version, served.plural, subresource, operation)
-        found = self._waiting.get(key)
-        if found is None:
-            found = self._waiting[key] = self._may_concern(served, operation, subresource)
-        return found
+    @property
+    def serial(self) -> int:
+        return self._configurations.serial + self._catalog.serial
 
-    def _may_concern(self, served: Served, operation: Operation, subresource: str) -> bool:
+    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
         resource = Resource(served.group, served.version, served.plural, subresource)
-        # An object that is not in a namespace is its own for the scope of a rule.
+        webhooks = self._configurations.webhooks()
+        if not webhooks or resource.exempt:
+            return False
+        # For the scope of a rule an object without a namespace has an empty one.
         namespace = "any" if served.namespaced else ""
         others = requests.equivalents(self._catalog, resource)
-        return not resource.exempt and any(
+        return any(
             rules.first_match(
                 webhook.rules, resource, others, webhook.match_policy, operation, namespace
             )
-            for webhook in self._configurations.webhooks()
+            for webhook in webhooks
         )
 
     def _webhooks(self) -> tuple[Webhook, ...]:
