@@ -91,6 +91,7 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         from_storage=partial(_at_version, api_version=resource.api_version),
         prune=(lambda obj: []) if preserve else partial(_prune, schema=schema),
         schema_errors=partial(_validate, schema=schema),
+        skipped_rules=rules.skipped,
         list_keys=partial(structural.list_keys, schema),
         deprecation=_deprecation(resource, version),
     )
@@ -125,6 +126,10 @@ class _Rules:
 
     def __init__(self, schema: structural.Schema) -> None:
         self._root = validationrules.tree(schema)
+
+    @property
+    def skipped(self) -> tuple[FieldError, ...]:
+        return () if self._root is None else (validationrules.SKIPPED,)
 
     def of_new(self, obj: KubeObject) -> list[FieldError]:
         return [] if self._root is None else validationrules.errors(self._root, obj, None)

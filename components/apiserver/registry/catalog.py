@@ -62,6 +62,8 @@ class Served:
     from_storage: Callable[[KubeObject], KubeObject] = _same
     prune: Callable[[KubeObject], list[str]] = _no_unknown_fields
     schema_errors: Callable[[KubeObject], list[FieldError]] = _no_errors
+    #: What is added to the errors of a custom object whose rules cannot be evaluated.
+    skipped_rules: tuple[FieldError, ...] = ()
     #: The keys of a custom resource's lists; built-in kinds use list_map_keys of the openapi
     #: package.
     list_keys: Callable[[tuple[str, ...]], tuple[str, ...] | None] | None = None

@@ -473,7 +473,10 @@ class Registry:
     ) -> None:
         errors = object_meta.validate(obj["metadata"], served.storage)
         errors += served.schema_errors(obj)
-        if not errors or not served.custom:
+        # A rule of a custom object may read any field, and so needs values of the right types.
+        if served.custom and any(error.type in _HIDING_RULES for error in errors):
+            errors += served.skipped_rules
+        else:
             errors += step()
         if errors:
             raise status.invalid(served.group, served.kind, obj["metadata"].get("name", ""), errors)
@@ -511,6 +514,10 @@ def _attributes(
         options.user,
         options=options.as_json(),
     )
+
+
+#: Errors after which the rules of a custom object are not evaluated (hasBlockingErr).
+_HIDING_RULES = frozenset({"NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"})
 
 
 def _key(served: Served, obj: KubeObject) -> Key:
