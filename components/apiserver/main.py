@@ -135,6 +135,7 @@ def build(
     set.
     """
     catalog = Catalog.of(KINDS)
+    client = WebhookClient(store)
     authorizer = modes.authorizers(settings.authorization_modes, store)
     allocator = _allocator(settings)
     registry = Registry(
@@ -143,7 +144,7 @@ def build(
         Admission(
             store,
             allocator,
-            outside=(*_outside(store, catalog), RoleEscalation(store, authorizer)),
+            outside=(*_outside(store, catalog, client), RoleEscalation(store, authorizer)),
         ),
         openapi,
         OwnershipTracker(openapi.list_map_keys),
@@ -155,7 +156,7 @@ def build(
         settings.service_account_key_files,
         lambda claims: _bound_objects_exist(store, claims),
     )
-    definitions = Definitions(registry, catalog)
+    definitions = Definitions(registry, catalog, client)
     metrics = Metrics(lambda: [(name, store.count(name)) for name in store.resources()])
     port = settings.secure_port or port
     advertised = f"[{settings.advertised}]" if ":" in settings.advertised else settings.advertised
@@ -196,9 +197,8 @@ def build(
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 
 
-def _outside(store: Store, catalog: Catalog) -> tuple[Plugin, ...]:
+def _outside(store: Store, catalog: Catalog, client: WebhookClient) -> tuple[Plugin, ...]:
     """The plugins of admission that ask other programs, in upstream's order."""
-    client = WebhookClient(store)
     decode = Decoder(openapi)
     return (
         MutatingAdmissionPolicy(store, catalog, decode, openapi.list_map_keys),

@@ -14,7 +14,13 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http import eviction, patching, subresources, watching
+from kubewire.components.apiserver.http import (
+    convertedwatch,
+    eviction,
+    patching,
+    subresources,
+    watching,
+)
 from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
@@ -215,6 +221,12 @@ class Endpoints:
             asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
             call.query.get("includeObject") or "Metadata",
         )
+        if call.served.converts:
+            shape = call.shape
+            selection = call.selection()
+            return await convertedwatch.serve(
+                call.request, self.registry, selection, shape, options
+            )
         return await watching.serve(
             call.request,
             self.registry,
@@ -317,9 +329,16 @@ class Endpoints:
     def scale(self, call: Call) -> web.Response:
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
         return _respond(
-            orjson.dumps(subresources.scale_of(call.served, stored.obj)),
+            orjson.dumps(subresources.scale_of(call.served, self._shown(call.served, stored))),
             Representation(),
         )
+
+    def _shown(self, served: Served, stored: Stored) -> KubeObject:
+        """The object as served; it must not be changed."""
+        if served.is_shown(stored.obj):
+            return stored.obj
+        shown: KubeObject = orjson.loads(self.registry.body(served, stored))
+        return shown
 
     def _scaled(
         self,
@@ -438,7 +457,7 @@ def _list_body(
         )
         return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
     objects = [
-        stored.obj if served.stored_as_served else orjson.loads(body)
+        stored.obj if served.is_shown(stored.obj) else orjson.loads(body)
         for stored, body in zip(items, bodies, strict=True)
     ]
     if shape.kind == "Table":

@@ -286,6 +286,8 @@ class ApiServer:
 
     def _waits(self, call: Call) -> bool:
         """Whether the request may have to wait for a webhook."""
+        if call.served.converts:
+            return True
         operations = _OPERATIONS.get(call.info.verb)
         if operations is None:
             return False

@@ -20,7 +20,8 @@ def replace_object(
     """Puts an object, as served, in the place of the request's; raises StatusError."""
     if attributes.body_kind is None:
         decode(served, changed)
-        changed = served.to_storage(changed)
+        own = attributes.served
+        changed = own.from_storage(changed) if own.custom else served.to_storage(changed)
         _keep_system_fields(attributes, changed)
     attributes.obj.clear()
     attributes.obj.update(changed)
