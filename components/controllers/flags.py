@@ -53,7 +53,7 @@ WITHOUT_EFFECT = frozenset(
     requestheader-group-headers requestheader-uid-headers requestheader-username-headers resource-quota-sync-period
     route-reconciliation-period secondary-node-eviction-rate service-account-private-key-file
     show-hidden-metrics-for-version tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version
-    tls-private-key-file tls-sni-cert-key unhealthy-zone-threshold use-service-account-credentials vmodule
+    tls-private-key-file tls-sni-cert-key unhealthy-zone-threshold vmodule
     """.split()
 )
 
@@ -78,6 +78,7 @@ class Options:
     bind_address: str = "127.0.0.1"
     secure_port: int = 10257
     leader_elect: bool = True
+    use_service_account_credentials: bool = False
     verbosity: int = 0
 
 
@@ -128,6 +129,14 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="port of /healthz and /metrics, over plain HTTP; 0 disables them",
     )
     add("--leader-elect", type=flag(parse_bool), nargs="?", const=True, default=True)
+    add(
+        "--use-service-account-credentials",
+        type=flag(parse_bool),
+        nargs="?",
+        const=True,
+        default=False,
+        help="every controller acts under a ServiceAccount of its own",
+    )
     add("-v", "--v", dest="verbosity", type=int, default=0)
     return out
 
@@ -181,6 +190,7 @@ def options(
         bind_address=given.bind_address,
         secure_port=given.secure_port,
         leader_elect=given.leader_elect,
+        use_service_account_credentials=given.use_service_account_credentials,
         verbosity=given.verbosity,
     )
 

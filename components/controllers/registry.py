@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.clusterroleaggregation.controller import (
+    ClusterRoleAggregationController,
+)
 from kubewire.components.controllers.controller import Context, Controller
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
@@ -21,7 +24,9 @@ from kubewire.components.controllers.namespaces.defaults import (
 from kubewire.components.controllers.namespaces.deletion import NamespaceController
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
+from kubewire.components.controllers.nodes.ttl import TtlController
 from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.resourcequota.controller import ResourceQuotaController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
 from kubewire.components.controllers.storage.controller import PersistentVolumeBinder
@@ -36,6 +41,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "namespace-controller": NamespaceController,
     "node-ipam-controller": NodeIpamController,
     "node-lifecycle-controller": NodeLifecycleController,
+    "ttl-controller": TtlController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
     "daemonset-controller": DaemonSetController,
@@ -43,6 +49,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "job-controller": JobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
+    "resourcequota-controller": ResourceQuotaController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
@@ -53,6 +60,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "ephemeral-volume-controller": EphemeralVolumeController,
     "local-path-provisioner": LocalPathProvisioner,
     "pod-garbage-collector-controller": PodGarbageCollector,
+    "clusterrole-aggregation-controller": ClusterRoleAggregationController,
     "garbage-collector-controller": GarbageCollector,
 }
 
@@ -63,6 +71,7 @@ ALIASES = {
     "namespace": "namespace-controller",
     "nodeipam": "node-ipam-controller",
     "nodelifecycle": "node-lifecycle-controller",
+    "ttl": "ttl-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
     "daemonset": "daemonset-controller",
@@ -70,6 +79,7 @@ ALIASES = {
     "job": "job-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
+    "resourcequota": "resourcequota-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
@@ -77,6 +87,7 @@ ALIASES = {
     "pvc-protection": "persistentvolumeclaim-protection-controller",
     "pv-protection": "persistentvolume-protection-controller",
     "ephemeral-volume": "ephemeral-volume-controller",
+    "clusterrole-aggregation": "clusterrole-aggregation-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }

@@ -63,6 +63,9 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await apply(client, STANDARD_CLASS)
         if spec.dns.replicas:
             await _install_dns(client, spec)
+        for node in spec.plan.nodes:
+            if node.role == "control-plane":
+                await _mark_control_plane(client, node.name)
         nodes = len(spec.nodes)
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
@@ -85,6 +88,15 @@ async def _answering(client: Client) -> None:
             return
         except ApiError:
             await asyncio.sleep(0.01)
+
+
+async def _mark_control_plane(client: Client, name: str) -> None:
+    """Gives the Node its role, as kubeadm does: a kubelet may not give itself one."""
+    await _until(
+        client, NODES, None, lambda items: any(item["metadata"]["name"] == name for item in items)
+    )
+    labels = {"node-role.kubernetes.io/control-plane": ""}
+    await client.patch(NODES, name, {"metadata": {"labels": labels}})
 
 
 async def _install_dns(client: Client, spec: LabSpec) -> None:

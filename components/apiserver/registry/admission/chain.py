@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.default_ingress_class import (
+    DefaultIngressClass,
+)
 from kubewire.components.apiserver.registry.admission.default_toleration_seconds import (
     DefaultTolerationSeconds,
 )
+from kubewire.components.apiserver.registry.admission.limit_ranger import LimitRanger
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
 from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
+from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
@@ -27,14 +33,19 @@ from kubewire.components.apiserver.store import Store
 #: Upstream's order (AllOrderedPlugins of kubeapiserver/options/plugins.go).
 PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
+    LimitRanger,
     ServiceAccount,
     NodeRestriction,
+    PodSecurity,
     Priority,
     DefaultTolerationSeconds,
     DefaultStorageClass,
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
+    DefaultIngressClass,
 )
+#: What comes after the plugins that ask other programs, because it counts what is really written.
+LAST: tuple[type[Plugin], ...] = (ResourceQuota,)
 
 
 class Admission:
@@ -47,8 +58,12 @@ class Admission:
         plugins: tuple[type[Plugin], ...] = PLUGINS,
         outside: tuple[Plugin, ...] = (),
     ) -> None:
-        """outside has the plugins that ask other programs or policies; they come last."""
-        self._plugins = (*(plugin(store) for plugin in plugins), *outside)
+        """outside has the plugins that ask other programs or policies; they come late."""
+        self._plugins = (
+            *(plugin(store) for plugin in plugins),
+            *outside,
+            *(plugin(store) for plugin in LAST),
+        )
         self._outside = outside
         self._waiting: dict[tuple[str, str, str, str, tuple[Operation, ...]], bool] = {}
         self._waiting_at = -1
