@@ -11,10 +11,13 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from kubewire.components.apiserver import openapi, options
 from kubewire.components.apiserver.access import modes
+from kubewire.components.apiserver.cel.schematypes import with_resource
+from kubewire.components.apiserver.crd.customresources import STORAGE as CUSTOMRESOURCEDEFINITIONS
 from kubewire.components.apiserver.crd.customresources import Definitions
 from kubewire.components.apiserver.http.authentication import Authenticator, load_token_file
 from kubewire.components.apiserver.http.connect import Connector
@@ -24,6 +27,7 @@ from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.server import ApiServer
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds import KINDS
+from kubewire.components.apiserver.openapi import structural
 from kubewire.components.apiserver.options import Options
 from kubewire.components.apiserver.registry import bootstrappolicy
 from kubewire.components.apiserver.registry.addressbook import AddressBook
@@ -33,6 +37,7 @@ from kubewire.components.apiserver.registry.admission.plugin import Plugin
 from kubewire.components.apiserver.registry.admission.policies.mutating import (
     MutatingAdmissionPolicy,
 )
+from kubewire.components.apiserver.registry.admission.policies.typechecking import TypeChecks
 from kubewire.components.apiserver.registry.admission.policies.validating import (
     ValidatingAdmissionPolicy,
 )
@@ -43,7 +48,7 @@ from kubewire.components.apiserver.registry.admission.webhooks.dispatching impor
     ValidatingAdmissionWebhook,
 )
 from kubewire.components.apiserver.registry.bootstrap import Bootstrap
-from kubewire.components.apiserver.registry.catalog import Catalog
+from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker
 from kubewire.components.apiserver.registry.registry import Registry
 from kubewire.components.apiserver.store import Key, Store, StoreError
@@ -200,12 +205,24 @@ def build(
 def _outside(store: Store, catalog: Catalog, client: WebhookClient) -> tuple[Plugin, ...]:
     """The plugins of admission that ask other programs, in upstream's order."""
     decode = Decoder(openapi)
+    TypeChecks(store, catalog, partial(_schema_of, store))
     return (
         MutatingAdmissionPolicy(store, catalog, decode, openapi.list_map_keys),
         MutatingAdmissionWebhook(store, catalog, client, decode),
         ValidatingAdmissionPolicy(store, catalog),
         ValidatingAdmissionWebhook(store, catalog, client),
     )
+
+
+def _schema_of(store: Store, served: Served) -> Mapping[str, Any] | None:
+    """The schema of a resource's objects."""
+    if not served.custom:
+        return structural.of_kind(served.group, served.version, served.kind)
+    stored = store.get(Key(CUSTOMRESOURCEDEFINITIONS, "", f"{served.plural}.{served.group}"))
+    for version in stored.obj["spec"]["versions"] if stored is not None else ():
+        if version["name"] == served.version:
+            return with_resource(version["schema"]["openAPIV3Schema"])
+    return None
 
 
 def _allocator(settings: Options) -> Any:

@@ -98,11 +98,28 @@ def checking(params: bool, variables: tuple[tuple[str, str], ...] | None) -> Env
 
     variables has the name and the type of each variable; without it there is no `variables`.
     """
+    return _environment(params, variables, None)
+
+
+def check_typed(expression: str, schema: Schema, params: bool, variables: Mapping[str, str]) -> str:
+    """Checks an expression for objects of one schema, and returns its type; raises CompileError."""
+    environment = _environment(params, tuple(variables.items()), schema)
+    try:
+        return environment.compile(expression).result
+    except CompileError as error:
+        raise CompileError(f"compilation failed: {error}") from error
+
+
+def _environment(
+    params: bool, variables: tuple[tuple[str, str], ...] | None, schema: Schema | None
+) -> Environment:
     types = Types()
     typed = {"request": types.name(_REQUEST), "namespaceObject": types.name(_NAMESPACE)}
     if variables is not None:
         known = {name: _VARIABLES.get(kind, _DYNAMIC) for name, kind in variables}
         typed["variables"] = types.name({"type": "object", "properties": known})
+    if schema is not None:
+        typed["object"] = typed["oldObject"] = types.name(schema)
     names = _all(params, variables is not None)
     return Environment(dict.fromkeys(names, "dyn") | typed, types.pool())
 

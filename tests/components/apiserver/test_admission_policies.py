@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -257,3 +258,29 @@ def test_a_webhook_is_asked_when_its_conditions_hold(
         finally:
             client("DELETE", f"{path}/w")
         assert bool(hooks.asked) is asked
+
+
+TYPED: dict[str, tuple[str, str, str]] = {
+    "right types": ("object.spec.replicas > 1", "'has %d'.format([object.spec.replicas])", ""),
+    "a wrong comparison": ("object.spec.replicas > '1'", "", "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'"),
+    "a wrong message": ("true", "'got ' + object.spec.replicas", "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:8: found no matching overload for '_+_' applied to '(string, int)'"),
+    "a field that is not there": ("object.spec.size > 1", "", "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:12: undefined field 'size'"),
+    "a field in a list": ("object.spec.template.spec.containers.all(c, c.imagePullPolicy == 1)", "", "found no matching overload for '_==_' applied to '(string, int)'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TYPED)
+def test_the_status_warns_of(client: PlainClient, bind: Bind, case: str) -> None:
+    expression, message, text = TYPED[case]
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "operations": ["CREATE"]}
+    # A message that is not of type string is refused, so that the kind of the object decides here.
+    validation = {"expression": expression} | ({"messageExpression": message} if message else {})
+    answer = bind("validating", {"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]})
+    assert answer.code == 201, answer.message
+    deadline = time.monotonic() + 20
+    status: dict[str, Any] = {}
+    while "typeChecking" not in status and time.monotonic() < deadline:
+        status = client("GET", f"{GROUP}/validatingadmissionpolicies/p").body.get("status") or {}
+    assert status["observedGeneration"] == 1
+    warnings = status["typeChecking"].get("expressionWarnings") or []
+    assert [text in warning["warning"] for warning in warnings] == ([True] if text else [])

@@ -377,6 +377,7 @@ VALIDATING_KIND = KindSpec(
     ),
     row=_validating_row,
     unconditional_update=False,
+    generation=True,
 )
 VALIDATING_BINDING_KIND = KindSpec(
     resource=VALIDATING_BINDING,
@@ -388,6 +389,7 @@ VALIDATING_BINDING_KIND = KindSpec(
     columns=_BINDING_COLUMNS,
     row=_binding_row,
     unconditional_update=False,
+    generation=True,
 )
 MUTATING_KIND = KindSpec(
     resource=MUTATING,
@@ -404,6 +406,7 @@ MUTATING_KIND = KindSpec(
     ),
     row=_mutating_row,
     unconditional_update=False,
+    generation=True,
 )
 MUTATING_BINDING_KIND = KindSpec(
     resource=MUTATING_BINDING,
@@ -415,4 +418,5 @@ MUTATING_BINDING_KIND = KindSpec(
     columns=_BINDING_COLUMNS,
     row=_binding_row,
     unconditional_update=False,
+    generation=True,
 )

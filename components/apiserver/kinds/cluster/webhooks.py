@@ -218,6 +218,7 @@ MUTATING_KIND = KindSpec(
     columns=COLUMNS,
     row=row,
     unconditional_update=False,
+    generation=True,
 )
 VALIDATING_KIND = KindSpec(
     resource=VALIDATING,
@@ -229,4 +230,5 @@ VALIDATING_KIND = KindSpec(
     columns=COLUMNS,
     row=row,
     unconditional_update=False,
+    generation=True,
 )
