@@ -8,6 +8,7 @@ from kubewire.components.controllers.clusterroleaggregation.controller import (
     ClusterRoleAggregationController,
 )
 from kubewire.components.controllers.controller import Context, Controller
+from kubewire.components.controllers.cronjob.controller import CronJobController
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
 from kubewire.components.controllers.disruption.controller import DisruptionController
@@ -25,7 +26,10 @@ from kubewire.components.controllers.namespaces.deletion import NamespaceControl
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
 from kubewire.components.controllers.nodes.ttl import TtlController
-from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.replicaset.controller import (
+    ReplicaSetController,
+    ReplicationController,
+)
 from kubewire.components.controllers.resourcequota.controller import ResourceQuotaController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
@@ -44,9 +48,11 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "ttl-controller": TtlController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
+    "replicationcontroller-controller": ReplicationController,
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
+    "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
     "resourcequota-controller": ResourceQuotaController,
@@ -74,9 +80,11 @@ ALIASES = {
     "ttl": "ttl-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
+    "replicationcontroller": "replicationcontroller-controller",
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
     "job": "job-controller",
+    "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
     "resourcequota": "resourcequota-controller",

@@ -37,7 +37,7 @@ _NODE_RULES = (
     rule("get list watch", "", "nodes"),
     rule("create update", GROUP, "bgpconfigurations bgppeers"),
     rule("create delete get list update", GROUP, _IPAM),
-    rule("get", GROUP, "ipamconfigs"),
+    rule("create get", GROUP, "ipamconfigs"),
     rule("watch", GROUP, "blockaffinities"),
     rule("get", "apps", "daemonsets"),
 )
