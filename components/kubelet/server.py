@@ -190,7 +190,7 @@ class KubeletServer:
 
     async def _cadvisor(self, _: web.Request) -> web.Response:
         workers = list(self._kubelet.workers.values())
-        stats = summary(self._settings.node_name, workers, time.time())
+        stats = summary(self._settings.node_name, workers, self._kubelet.meter, time.time())
         text = nodepages.cadvisor(workers, stats, self._kubelet.machine)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
