@@ -95,7 +95,8 @@ class Stored:
     changed.
 
     fields and frames are caches of the layers above: selectable fields, and encoded watch events,
-    which are kept only while a write notifies its listeners.
+    which are kept only while a write notifies its listeners. frames has what a webhook converted,
+    too, until the object changes.
     """
 
     __slots__ = ("_obj", "body", "fields", "frames", "key", "revision")
@@ -343,6 +344,7 @@ class Store:
         stored.frames.clear()
         if previous is not None:
             previous.forget()
+            previous.frames.clear()
         self._compact_when_due()
         return stored
 

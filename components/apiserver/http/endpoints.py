@@ -14,7 +14,13 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http import eviction, patching, subresources, watching
+from kubewire.components.apiserver.http import (
+    convertedwatch,
+    eviction,
+    patching,
+    subresources,
+    watching,
+)
 from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
@@ -236,6 +242,12 @@ class Endpoints:
             asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
             call.query.get("includeObject") or "Metadata",
         )
+        if call.served.converts:
+            shape = call.shape
+            selection = call.selection()
+            return await convertedwatch.serve(
+                call.request, self.registry, selection, shape, options
+            )
         return await watching.serve(
             call.request,
             self.registry,
@@ -338,7 +350,8 @@ class Endpoints:
     def scale(self, call: Call) -> web.Response:
         shape = call.other_shape
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
-        return _respond(orjson.dumps(subresources.scale_of(call.served, stored.obj)), shape)
+        shown = self.registry.shown(call.served, stored)
+        return _respond(orjson.dumps(subresources.scale_of(call.served, shown)), shape)
 
     def _scaled(
         self,
