@@ -232,7 +232,7 @@ class Registry:
             if self.store.get(_key(served, obj)) is None:
                 break
         self._prepare(served, lambda: served.spec.prepare_create(obj))
-        self._default(served, obj)
+        self._prepare(served, lambda: served.spec.default(obj))
         object_meta.set_generation(obj, None, served.counts_generation)
         attributes = _attributes(served, "CREATE", obj, {}, options)
         attributes.generated_name = generates
@@ -359,10 +359,10 @@ class Registry:
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
-        self._default(served, new)
+        self._prepare(served, lambda: spec.default(new))
         if not admitted:
             admit(attributes)
-            self._complete(served, new)
+        self._complete(served, new)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -502,10 +502,6 @@ class Registry:
             text = f"the name of the object ({metadata['name']}) does not match the name"
             raise status.bad_request(f"{text} on the URL ({name})")
         metadata["name"] = name
-
-    def _default(self, served: Served, obj: KubeObject) -> None:
-        self._prepare(served, lambda: served.spec.default(obj))
-        self._complete(served, obj)
 
     def _complete(self, served: Served, obj: KubeObject) -> None:
         """Adds what Go writes even when it is zero, so that an object has one form only."""
