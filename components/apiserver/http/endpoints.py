@@ -298,7 +298,8 @@ class Endpoints:
             )
             return self._answer(call, result, shape)
         transform, findings = patching.transform(served, call.media_type, call.body, self.merge_key)
-        options = replace(options, findings=findings)
+        shown = patching.shown_as(call.media_type, call.body)
+        options = replace(options, findings=findings, patch_text=shown)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, call.other_shape)
         strategy: Strategy = "status" if info.subresource == "status" else "main"

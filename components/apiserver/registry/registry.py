@@ -72,6 +72,8 @@ class WriteOptions:
     kind: str = "UpdateOptions"
     #: What field_validation reports about the body itself, such as repeated keys.
     findings: tuple[str, ...] = ()
+    #: For a patch, what an error shows of it, made from the patched object.
+    patch_text: Callable[[KubeObject], str] | None = None
 
     def as_json(self) -> KubeObject:
         """The options as webhooks and policies are shown them."""
@@ -163,6 +165,14 @@ class Decoded(Protocol):
     def error(self) -> str: ...
     @property
     def unknown(self) -> tuple[str, ...]: ...
+
+
+class Undecodable(status.StatusError):
+    """The 400 for a body that is not an object of the kind; text says why."""
+
+    def __init__(self, served: Served, text: str) -> None:
+        super().__init__(status.bad_request(f"{_handled_as(served)}: {text}").body)
+        self.text = text
 
 
 @dataclass
@@ -283,7 +293,14 @@ class Registry:
         current = self.get(served, namespace, name)
         old = current.copy()
         new = transform(served.from_storage(current.copy()))
-        warnings = self.decode(served, new, options)
+        try:
+            warnings = self.decode(served, new, options)
+        except Undecodable as error:
+            if options.patch_text is None:
+                raise
+            patched = transform(served.from_storage(current.copy()))
+            field_error = FieldError("Invalid", "patch", options.patch_text(patched), error.text)
+            raise status.invalid("", "", "", [field_error]) from error
         self._check_address(served, new, namespace, name)
         self._check_preconditions(served, new, current, unconditional)
         new = served.to_storage(new)
@@ -426,14 +443,13 @@ class Registry:
         else:
             decoded = self.types.decode(obj, served.group, served.version, served.kind)
         if decoded.error:
-            raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
+            raise Undecodable(served, decoded.error)
         unknown = [f'unknown field "{path}"' for path in (*decoded.unknown, *served.prune(obj))]
         found = [*options.findings, *unknown]
         if options.field_validation == "Ignore":
             return ()
         if found and options.field_validation == "Strict":
-            text = ", ".join(found)
-            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {text}")
+            raise Undecodable(served, f"strict decoding error: {', '.join(found)}")
         return tuple(line for text in found for line in _lines(text))
 
     def check_kind(self, served: Served, obj: KubeObject) -> None:
