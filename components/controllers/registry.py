@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.autoscaling.controller import HorizontalPodAutoscalerController
+from kubewire.components.controllers.clusterroleaggregation.controller import (
+    ClusterRoleAggregationController,
+)
 from kubewire.components.controllers.controller import Context, Controller
+from kubewire.components.controllers.cronjob.controller import CronJobController
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
 from kubewire.components.controllers.disruption.controller import DisruptionController
@@ -22,7 +27,10 @@ from kubewire.components.controllers.namespaces.deletion import NamespaceControl
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
 from kubewire.components.controllers.nodes.ttl import TtlController
-from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.replicaset.controller import (
+    ReplicaSetController,
+    ReplicationController,
+)
 from kubewire.components.controllers.resourcequota.controller import ResourceQuotaController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
@@ -41,9 +49,12 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "ttl-controller": TtlController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
+    "replicationcontroller-controller": ReplicationController,
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
+    "horizontal-pod-autoscaler-controller": HorizontalPodAutoscalerController,
+    "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
     "resourcequota-controller": ResourceQuotaController,
@@ -57,6 +68,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "ephemeral-volume-controller": EphemeralVolumeController,
     "local-path-provisioner": LocalPathProvisioner,
     "pod-garbage-collector-controller": PodGarbageCollector,
+    "clusterrole-aggregation-controller": ClusterRoleAggregationController,
     "garbage-collector-controller": GarbageCollector,
 }
 
@@ -70,9 +82,12 @@ ALIASES = {
     "ttl": "ttl-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
+    "replicationcontroller": "replicationcontroller-controller",
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
     "job": "job-controller",
+    "horizontalpodautoscaling": "horizontal-pod-autoscaler-controller",
+    "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
     "resourcequota": "resourcequota-controller",
@@ -83,6 +98,7 @@ ALIASES = {
     "pvc-protection": "persistentvolumeclaim-protection-controller",
     "pv-protection": "persistentvolume-protection-controller",
     "ephemeral-volume": "ephemeral-volume-controller",
+    "clusterrole-aggregation": "clusterrole-aggregation-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.controllers.actions import Patch
+from kubewire.components.controllers.actions import Update
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.discovery import Discovered, discover
 from kubewire.components.controllers.meta import Key, format_time, is_deleting
@@ -145,8 +145,10 @@ class NamespaceController(KeyedController):
         standing = (namespace.get("status") or {}).get("conditions") or []
         conditions = conditions_of(outcome, standing, self.context.now())
         if conditions != standing:
-            patch = {"status": {"conditions": conditions}}
-            await self.apply(key, [Patch(NAMESPACES, "", key[1], patch, "status")])
+            status = {**(namespace.get("status") or {}), "conditions": conditions}
+            changed: Any = {**namespace, "status": status}
+            # The controller's role allows no patch of a Namespace.
+            await self.apply(key, [Update(NAMESPACES, changed, "status")])
         if outcome.is_empty:
             await self._finalize(key[1])
         else:

@@ -216,6 +216,11 @@ KEYS: Mapping[str, Key] = {
         "Any field of KubeletConfiguration, for the kubelet of every node, such as maxPods: 20.",
         of_upstream="kubelet",
     ),
+    "authorization": Key(
+        "The API server's --authorization-mode. With AlwaysAllow every authenticated user may do "
+        "everything.",
+        choices=("Node,RBAC", "AlwaysAllow"),
+    ),
     "controllerManager": Key(
         "Flags of kube-controller-manager without their dashes, such as node-monitor-grace-period: 20s.",
         of_upstream="controllerManager",
