@@ -32,6 +32,7 @@ PRIVATE_DIRECTORIES = (
     "/var/lib/etcd",
     "/var/lib/kube-proxy",
     "/var/lib/kubelet",
+    "/var/local-path-provisioner",
     "/var/log/pods",
     "/var/log/containers",
 )

@@ -65,3 +65,13 @@ def check(pattern: str) -> None:
 def found_in(pattern: str, text: str) -> bool:
     """Whether the pattern matches somewhere in the text; raises PatternError."""
     return _compiled(pattern).search(text) is not None
+
+
+def matches(pattern: str, text: str, most: int = -1) -> list[str]:
+    """The texts that the pattern matches, at most `most` of them unless that is negative."""
+    found: list[str] = []
+    for match in _compiled(pattern).finditer(text):
+        if most >= 0 and len(found) >= most:
+            break
+        found.append(match.group(0))
+    return found

@@ -6,7 +6,6 @@ kubectl rollout history and undo read them
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,19 @@ class History:
 
 
 def template_patch(owner: DaemonSet | StatefulSet) -> KubeObject:
-    """The strategic merge patch that restores this template; kubectl rollout undo applies it."""
-    return {"spec": {"template": {**copy.deepcopy(owner["spec"]["template"]), "$patch": "replace"}}}
+    """The strategic merge patch that restores this template; kubectl rollout undo applies it.
+
+    Its keys are sorted, as those of a map in Go's JSON, because the API server keeps its bytes.
+    """
+    template = {**owner["spec"]["template"], "$patch": "replace"}
+    return {"spec": {"template": _sorted(template)}}
+
+
+def _sorted(value: Any) -> Any:
+    """A copy whose maps have their keys in order."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def apply_revision(owner: StatefulSet, revision: ControllerRevision) -> StatefulSet:

@@ -54,7 +54,7 @@ SECRETS: Resource[types.Secret] = Resource("", "v1", "secrets", "Secret")
 SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource(
     "", "v1", "serviceaccounts", "ServiceAccount"
 )
-REPLICATIONCONTROLLERS: Resource[KubeObject] = Resource(
+REPLICATIONCONTROLLERS: Resource[types.ReplicationController] = Resource(
     "", "v1", "replicationcontrollers", "ReplicationController"
 )
 RESOURCEQUOTAS: Resource[KubeObject] = Resource("", "v1", "resourcequotas", "ResourceQuota")
@@ -69,6 +69,26 @@ DAEMONSETS: Resource[types.DaemonSet] = Resource("apps", "v1", "daemonsets", "Da
 STATEFULSETS: Resource[types.StatefulSet] = Resource("apps", "v1", "statefulsets", "StatefulSet")
 CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision"
+)
+PERSISTENTVOLUMES: Resource[types.PersistentVolume] = Resource(
+    "", "v1", "persistentvolumes", "PersistentVolume", namespaced=False
+)
+PERSISTENTVOLUMECLAIMS: Resource[types.PersistentVolumeClaim] = Resource(
+    "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"
+)
+STORAGECLASSES: Resource[types.StorageClass] = Resource(
+    "storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False
+)
+HORIZONTALPODAUTOSCALERS: Resource[types.HorizontalPodAutoscaler] = Resource(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
+)
+CRONJOBS: Resource[types.CronJob] = Resource("batch", "v1", "cronjobs", "CronJob")
+CERTIFICATESIGNINGREQUESTS: Resource[types.CertificateSigningRequest] = Resource(
+    "certificates.k8s.io",
+    "v1",
+    "certificatesigningrequests",
+    "CertificateSigningRequest",
+    namespaced=False,
 )
 JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
 PODDISRUPTIONBUDGETS: Resource[KubeObject] = Resource(

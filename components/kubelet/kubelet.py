@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,9 @@ from kubewire.components.kubelet.pod.state import PodState, adopt
 from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.resolvconf import ResolverConfig, parse
 from kubewire.components.kubelet.static_pods import StaticPods
+from kubewire.components.kubelet.stats import processes
 from kubewire.components.kubelet.status.writer import StatusWriter
+from kubewire.components.kubelet.usage import INTERVAL, Meter
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient, Process
@@ -99,6 +102,7 @@ class Kubelet:
         self.directories.pod("").mkdir(parents=True, exist_ok=True)
         self.machine = measure(settings.root_dir)
         self.metrics = Metrics(settings.node_name)
+        self.meter = Meter()
         self.recorder = EventRecorder(client, "kubelet", settings.node_name)
         self.network = PodNetwork(
             settings.cni_conf_dir,
@@ -176,6 +180,7 @@ class Kubelet:
             self._run_pods(),
             self._follow_exits(exits),
             self._watch_network(),
+            self._measure(),
         ]
         if self.static_pods is not None:
             jobs.append(self._run_static_pods(self.static_pods))
@@ -185,6 +190,12 @@ class Kubelet:
                     group.create_task(job)
         finally:
             await self._close()
+
+    async def _measure(self) -> None:
+        """Reads what containers use, for the rates of /stats/summary."""
+        while True:
+            self.meter.measure(processes(self.workers.values()), time.time())
+            await asyncio.sleep(INTERVAL)
 
     async def _run_pods(self) -> None:
         mine = {launch.NODE_LABEL: self.settings.node_name}

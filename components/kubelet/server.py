@@ -178,7 +178,10 @@ class KubeletServer:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _summary(self, _: web.Request) -> web.Response:
-        body = summary(self._settings.node_name, self._kubelet.workers.values(), time.time())
+        kubelet = self._kubelet
+        body = summary(
+            self._settings.node_name, kubelet.workers.values(), kubelet.meter, time.time()
+        )
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:

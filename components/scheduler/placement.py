@@ -38,15 +38,20 @@ def choose(
     pod: PodInfo,
     cluster: Cluster,
     spread: LabelSelector | None = None,
+    volumes: Filter | None = None,
 ) -> Placed | Unplaced:
     """Chooses a node that passes all filters and has the highest score.
 
     spread selects the pods of the same Services and owner, which the default constraints spread
-    apart.
+    apart. volumes is the filter of the pod's claims, if it has any.
     """
     if not cluster.nodes:
         return Unplaced("no nodes available to schedule pods")
-    filters = (*NODE_FILTERS, *_cluster_filters(pod, cluster))
+    filters = (
+        *NODE_FILTERS,
+        *((volumes,) if volumes is not None else ()),
+        *_cluster_filters(pod, cluster),
+    )
     rejected: dict[str, Rejection] = {}
     possible: list[NodeState] = []
     named = named_nodes(pod)
@@ -89,6 +94,13 @@ def _first(filters: tuple[Filter, ...], pod: PodInfo, node: NodeState) -> Reject
         if rejection is not None:
             return rejection
     return None
+
+
+def failure_of_all(total: int, reason: str) -> str:
+    """The message when something about the pod itself keeps it from all of the total nodes."""
+    preemption = f"0/{total} nodes are available: {total} Preemption is not helpful for scheduling."
+    head = f"0/{total} nodes are available: {reason}"
+    return f"{head}. no new claims to deallocate, preemption: {preemption}"
 
 
 def failure(rejected: Mapping[str, Rejection]) -> str:

@@ -12,6 +12,7 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
+from kubewire.components.kubeapi.volumes import claim_names
 from kubewire.components.scheduler.podspec import PodInfo
 
 Key = tuple[str, str]
@@ -98,14 +99,16 @@ class SchedulingQueue:
         if waiting is not None:
             self._back_off(key, waiting)
 
-    def move_all(self, *, only_with_affinity: bool = False) -> None:
+    def move_all(self, *, only_with_affinity: bool = False, only_with_claims: bool = False) -> None:
         """Tries the waiting pods again, because the cluster changed.
 
         With only_with_affinity the change is a placed pod, which helps only pods with affinity or
-        spread constraints.
+        spread constraints; with only_with_claims it is one of volumes.
         """
         for key, waiting in list(self._unschedulable.items()):
             if only_with_affinity and not (waiting.pod.affinity or waiting.pod.constraints):
+                continue
+            if only_with_claims and not claim_names(waiting.pod.obj):
                 continue
             del self._unschedulable[key]
             self._back_off(key, waiting)

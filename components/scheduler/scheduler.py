@@ -27,7 +27,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.events import EventRecorder, timestamp
@@ -42,12 +42,15 @@ from kubewire.components.kubeapi.resources import (
     T,
 )
 from kubewire.components.kubeapi.selectors import LabelSelector
+from kubewire.components.kubeapi.volumes import claim_names
+from kubewire.components.scheduler.binding import VolumeBinder
 from kubewire.components.scheduler.cluster import Cluster
 from kubewire.components.scheduler.flags import DEFAULT_NAME
-from kubewire.components.scheduler.placement import Placed, Unplaced, choose
+from kubewire.components.scheduler.placement import Placed, Unplaced, choose, failure_of_all
 from kubewire.components.scheduler.podspec import PodInfo, signature
 from kubewire.components.scheduler.queue import SchedulingQueue
 from kubewire.components.scheduler.siblings import default_selector, owner_key
+from kubewire.components.scheduler.volumes import Choice, ClaimProblem, claims_of, volume_filter
 
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import (
@@ -86,6 +89,7 @@ class Scheduler:
         self.services = Informer(client, SERVICES, handler=self._on_service, transform=_slim)
         self.replicasets = Informer(client, REPLICASETS, transform=_slim)
         self.statefulsets = Informer(client, STATEFULSETS, transform=_slim)
+        self.volumes = VolumeBinder(client, self._on_storage)
         self._services_of: dict[str, dict[str, Service]] = {}
         self._assumed: dict[tuple[str, str], str] = {}
         self._failures: dict[str, tuple[int, str]] = {}
@@ -94,13 +98,14 @@ class Scheduler:
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        informers = (
+        informers: tuple[Informer[Any], ...] = (
             self.nodes,
             self.namespaces,
             self.services,
             self.replicasets,
             self.statefulsets,
             self.pods,
+            *self.volumes.informers,
         )
         async with asyncio.TaskGroup() as group:
             for informer in informers:
@@ -129,22 +134,35 @@ class Scheduler:
     def _schedule(self, pod: PodInfo) -> None:
         key = signature(pod)
         cached = self._failures.get(key)
-        if cached is not None and cached[0] == self.cluster.relief:
+        has_claims = bool(claim_names(pod.obj))
+        if cached is not None and cached[0] == self.cluster.relief and not has_claims:
             # A pod with the same needs failed, and nothing has improved since.
             decision: Placed | Unplaced = Unplaced(cached[1])
         else:
-            decision = choose(pod, self.cluster, self._siblings(pod))
+            decision = self._decide(pod)
         if isinstance(decision, Placed):
             self._assumed[pod.key] = decision.node
             self.cluster.place(pod, decision.node)
-            self._spawn(self._bind(pod, decision.node))
+            choice = self.volumes.reserve(pod, self.cluster.nodes[decision.node].obj)
+            self._spawn(self._bind(pod, decision.node, choice))
             return
-        if not (pod.affinity or pod.constraints):
+        if not (pod.affinity or pod.constraints or has_claims):
             if len(self._failures) > 1000:
                 self._failures.clear()
             self._failures[key] = (self.cluster.relief, decision.message)
         self.queue.unschedulable(pod.key)
         self._spawn(self._report(pod, decision.message))
+
+    def _decide(self, pod: PodInfo) -> Placed | Unplaced:
+        volumes = None
+        if claim_names(pod.obj):
+            storage = self.volumes.storage()
+            try:
+                volumes = volume_filter(claims_of(pod, storage), storage)
+            except ClaimProblem as problem:
+                total = len(self.cluster.nodes)
+                return Unplaced(failure_of_all(total, str(problem)))
+        return choose(pod, self.cluster, self._siblings(pod), volumes)
 
     def _siblings(self, pod: PodInfo) -> LabelSelector | None:
         """The selector of the pod's Services and owner, which the default constraints spread."""
@@ -160,7 +178,7 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bind(self, pod: PodInfo, node: str) -> None:
+    async def _bind(self, pod: PodInfo, node: str, choice: Choice) -> None:
         binding = {
             "apiVersion": "v1",
             "kind": "Binding",
@@ -168,11 +186,14 @@ class Scheduler:
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
         try:
+            await self.volumes.bind(pod, node, choice)
             async with self._bindings:
                 await self.client.create(PODS, binding, subresource="binding")
         except ApiError as error:
             self._unassume(pod, error)
             return
+        finally:
+            self.volumes.release(pod)
         text = f"Successfully assigned {pod.namespace}/{pod.name} to {node}"
         self.events.event(_with_kind(pod.obj), "Normal", "Scheduled", text)
 
@@ -253,6 +274,9 @@ class Scheduler:
             metadata["name"],
             (metadata.get("labels") or {}) if new else None,
         )
+
+    def _on_storage(self) -> None:
+        self.queue.move_all(only_with_claims=True)
 
     def _on_service(self, old: Service | None, new: Service | None) -> None:
         metadata = (new or old or {})["metadata"]

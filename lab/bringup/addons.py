@@ -19,6 +19,7 @@ from kubewire.components.kubeapi.resources import (
     KubeObject,
     Resource,
 )
+from kubewire.lab.bringup import standard_class
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.manifests import resource_of
 from kubewire.lab.bringup.networks import installation_of
@@ -46,11 +47,11 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await _answering(client)
         for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
+        for obj in standard_class.objects():
+            await apply(client, obj)
         if spec.dns.replicas:
             await _install_dns(client, spec)
-        for node in spec.plan.nodes:
-            if node.role == "control-plane":
-                await _mark_control_plane(client, node.name)
+        await _mark_control_planes(client, spec)
         nodes = len(spec.nodes)
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
@@ -75,13 +76,15 @@ async def _answering(client: Client) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _mark_control_plane(client: Client, name: str) -> None:
-    """Gives the Node its role, as kubeadm does: a kubelet may not give itself one."""
+async def _mark_control_planes(client: Client, spec: LabSpec) -> None:
+    """Set the role label, as kubeadm does: a kubelet may not give its own node a role."""
+    names = {node.name for node in spec.plan.nodes if node.role == "control-plane"}
     await _until(
-        client, NODES, None, lambda items: any(item["metadata"]["name"] == name for item in items)
+        client, NODES, None, lambda items: names <= {item["metadata"]["name"] for item in items}
     )
     labels = {"node-role.kubernetes.io/control-plane": ""}
-    await client.patch(NODES, name, {"metadata": {"labels": labels}})
+    for name in names:
+        await client.patch(NODES, name, {"metadata": {"labels": labels}})
 
 
 async def _install_dns(client: Client, spec: LabSpec) -> None:

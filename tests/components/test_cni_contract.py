@@ -13,6 +13,7 @@ from kubewire.components.networks.cni_plugin import pack
 INSTALLERS = [importlib.import_module(one.installer) for one in registry.NETWORKS if one.connects_pods]
 NAMES = [name for installer in INSTALLERS for name in installer.PLUGINS]
 VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+NETWORK = {"cniVersion": "1.1.0", "name": "n"}
 POD = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 
 
@@ -147,3 +148,40 @@ def test_without_a_command_it_says_what_it_is(plugins, name):
     )
     assert done.returncode == 0
     assert f"CNI plugin {name}" in done.stderr or "CNI" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["", *VERSIONS])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_has_the_version_that_is_asked_for(plugins, name, version):
+    config = {"name": "../n"} | ({"cniVersion": version} if version else {})
+    _, answer = call(plugins, name, "ADD", json.dumps(config), **POD)
+    assert answer["cniVersion"] == (version or "0.1.0")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
+@pytest.mark.parametrize(
+    ("config", "environment", "code"),
+    [
+        pytest.param({"cniVersion": "9.9.9"}, {"CNI_CONTAINERID": "-x"}, 4, id="container id before the version"),
+        pytest.param({"cniVersion": "9.9.9", "name": "n/m"}, {}, 7, id="network name before the version"),
+        pytest.param({"cniVersion": "0.3.1", "name": "-n"}, {}, 7, id="network name of an old version"),
+    ],
+)
+def test_every_operation_refuses_what_cannot_be_a_name(plugins, name, verb, config, environment, code):
+    returned, answer = call(plugins, name, verb, json.dumps(config), **POD | environment)
+    assert (returned, answer["code"]) == (1, code), answer
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("verb", "config", "environment", "code"),
+    [
+        pytest.param("ADD", {}, {"CNI_NETNS": "/proc/self/ns/net"}, 8, id="ADD to the plugin's own namespace"),
+        pytest.param("DEL", {}, {"CNI_NETNS": "/proc/self/ns/net"}, 8, id="DEL of the plugin's own namespace"),
+        pytest.param("CHECK", {}, {}, 7, id="CHECK without prevResult"),
+    ],
+)
+def test_what_an_operation_cannot_work_with(plugins, name, verb, config, environment, code):
+    returned, answer = call(plugins, name, verb, json.dumps(NETWORK | config), **POD | environment)
+    assert (returned, answer["code"]) == (1, code), answer

@@ -93,8 +93,8 @@ def read_only(call: contract.Call) -> dict[str, Any]:
         assert "\n" not in value
     with contextlib.suppress(contract.PluginError):
         azure.pool(call) if (call.config.get("ipam") or {}).get("subnet") else None
-    weave._previous(weave.Call(call.config))
-    return {"valid": sorted(call.valid_containers), "version": call.version}
+    assert all(map(contract.is_word, call.addresses))
+    return {"valid": sorted(call.valid_attachments), "version": call.version}
 
 
 VERBS = dict.fromkeys(("ADD", "DEL", "CHECK", "STATUS", "GC"), read_only)

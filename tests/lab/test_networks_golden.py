@@ -127,7 +127,7 @@ class FakeClient:
         pass
 
     async def patch(self, *_: object) -> None:
-        pass
+        """The role label of the control plane."""
 
 
 def objects(spec: LabSpec, monkeypatch: pytest.MonkeyPatch) -> list[KubeObject]:

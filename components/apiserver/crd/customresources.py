@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from kubewire.components.apiserver import jsonpath
-from kubewire.components.apiserver.crd import structural
+from kubewire.components.apiserver.crd import structural, validationrules
 from kubewire.components.apiserver.kinds.duration import human_duration
 from kubewire.components.apiserver.kinds.spec import (
     NAME_COLUMNS,
@@ -64,6 +64,7 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
     preserve = bool(spec.get("preserveUnknownFields"))
     subresources = version.get("subresources") or {}
     selectable = [field["jsonPath"] for field in version.get("selectableFields") or []]
+    rules = _Rules(schema)
     kind = KindSpec(
         resource=resource,
         singular=names.get("singular") or names["kind"].lower(),
@@ -74,6 +75,9 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         prepare_create=_without_status if "status" in subresources else _as_it_is,
         prepare_update=_with_status_of if "status" in subresources else _as_it_was,
         prepare_status_update=_only_status,
+        validate_create=rules.of_new,
+        validate_update=rules.of_change,
+        validate_status_update=rules.of_change,
         columns=_columns(version),
         row=partial(_row, columns=version.get("additionalPrinterColumns") or []),
         selectable_fields=partial(_selectable, paths=selectable),
@@ -114,6 +118,19 @@ def _prune(obj: KubeObject, schema: structural.Schema) -> list[str]:
 def _validate(obj: KubeObject, schema: structural.Schema) -> list[FieldError]:
     body = {key: value for key, value in obj.items() if key != "metadata"}
     return structural.validate(body, _but_metadata(schema))
+
+
+class _Rules:
+    """The rules of a version; nothing of CEL is loaded for a schema without rules."""
+
+    def __init__(self, schema: structural.Schema) -> None:
+        self._root = validationrules.tree(schema)
+
+    def of_new(self, obj: KubeObject) -> list[FieldError]:
+        return [] if self._root is None else validationrules.errors(self._root, obj, None)
+
+    def of_change(self, new: KubeObject, old: KubeObject) -> list[FieldError]:
+        return [] if self._root is None else validationrules.errors(self._root, new, old)
 
 
 def _but_metadata(schema: structural.Schema) -> structural.Schema:

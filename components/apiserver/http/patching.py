@@ -15,6 +15,7 @@ from kubewire.components.kubeapi.client import (
     MERGE_PATCH,
     STRATEGIC_MERGE_PATCH,
 )
+from kubewire.components.kubeapi.mergepatch import merge_patch
 from kubewire.components.kubeapi.resources import KubeObject
 
 #: The function merge_key(group, version, kind, path) of the openapi package.
@@ -35,7 +36,7 @@ def transform(
         text = "json: cannot unmarshal into Go value of type map[string]interface {}"
         raise status.bad_request(f"error decoding patch: {text}")
     if content_type == MERGE_PATCH:
-        return lambda obj: _checked(lambda: patches.merge_patch(obj, patch))
+        return lambda obj: _checked(lambda: merge_patch(obj, patch))
     if content_type == STRATEGIC_MERGE_PATCH and not served.custom:
 
         def key_of(path: tuple[str, ...]) -> str | None:

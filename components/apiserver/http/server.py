@@ -47,6 +47,7 @@ from kubewire.components.apiserver.http import (
     requestinfo,
 )
 from kubewire.components.apiserver.http.authentication import Authenticator
+from kubewire.components.apiserver.http.computed import Computed
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Call, Endpoints
@@ -230,8 +231,10 @@ class ApiServer:
                 return await self._owner.run(lambda: self.documents.answer(request, info.path))
             return self.documents.answer(request, info.path)
         virtual = _VIRTUAL.get((info.group, info.version, info.plural))
-        if virtual is not None:
+        if virtual is not None and "create" in virtual.verbs:
             return await self._review(request, info, virtual, user)
+        if virtual is not None:
+            return await self._computed(info, virtual, query)
         served = self.catalog.find(info.group, info.version, info.plural)
         if served is None:
             raise status.no_such_path()
@@ -396,6 +399,19 @@ class ApiServer:
             options,
         )
         return web.Response(body=result.body, headers={"Content-Type": "application/json"})
+
+    async def _computed(
+        self,
+        info: RequestInfo,
+        virtual: discovery.VirtualKind,
+        query: dict[str, str],
+    ) -> web.Response:
+        computed = Computed(self.endpoints.registry, self.connector)
+        response = _json(await computed.answer(info, virtual.kind, query))
+        if virtual.deprecation:
+            for header in warning_headers([virtual.deprecation]):
+                response.headers.add("Warning", header)
+        return response
 
     async def _review(
         self,

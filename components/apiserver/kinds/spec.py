@@ -50,6 +50,13 @@ _TEXTS: dict[str, tuple[str, str]] = {
 _WITHOUT_VALUE = frozenset({"Required", "Forbidden", "TooLong", "InternalError"})
 
 
+class _Omitted:
+    """field.OmitValueType: a value that an error does not print."""
+
+
+OMITTED = _Omitted()
+
+
 @dataclass(frozen=True)
 class FieldError:
     """An error about one field, in the wording of apimachinery's field.Error.
@@ -71,7 +78,7 @@ class FieldError:
     def cause_message(self) -> str:
         """The message without the field, as in `Invalid value: "x": must be ...`."""
         text = _TEXTS[self.type][0]
-        if self.type not in _WITHOUT_VALUE:
+        if self.type not in _WITHOUT_VALUE and self.value is not OMITTED:
             text += ": " + _value_text(_go_order(self.value, self.field.rpartition(".")[2]))
         return f"{text}: {self.detail}" if self.detail else text
 

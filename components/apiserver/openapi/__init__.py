@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kubewire.components.apiserver.openapi.canonical import (
+    complete,
+    decode,
+    decode_metadata,
+)
 from kubewire.components.apiserver.openapi.decoding import (
     list_map_keys,
     merge_key,
     metadata_error,
-    prune,
     type_errors,
-    unknown_fields,
 )
 from kubewire.components.kubeapi.resources import KubeObject
 
@@ -22,12 +25,13 @@ if TYPE_CHECKING:
     from kubewire.components.apiserver.kinds.spec import KindSpec
 
 __all__ = [
+    "complete",
+    "decode",
+    "decode_metadata",
     "list_map_keys",
     "merge_key",
     "metadata_error",
-    "prune",
     "type_errors",
-    "unknown_fields",
     "v2_json",
     "v2_protobuf",
     "v3",

@@ -1,7 +1,5 @@
-"""Decodes objects of built-in kinds as Go's decoder does.
-
-It finds fields that the type does not have and values of the wrong type (sigs.k8s.io/json, with
-the texts of encoding/json), and knows the keys by which lists are merged.
+"""What Go says of values that do not fit the types of built-in kinds (sigs.k8s.io/json, with the
+texts of encoding/json), and the keys by which their lists are merged.
 """
 
 from __future__ import annotations
@@ -9,7 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -36,59 +34,6 @@ _PLAIN = {
 }
 
 
-def unknown_fields(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
-    """Dotted paths of fields that the kind does not have, as in `spec.containers[0].foo`.
-
-    The list is empty for kinds that are not built in.
-    """
-    model = of_kind(group, version, kind)
-    return [] if model is None else [path for path, _, _ in _unknown(obj, model, "")]
-
-
-def prune(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
-    """Removes the unknown fields, as decoding into a Go struct does; returns their paths."""
-    model = of_kind(group, version, kind)
-    unknown = [] if model is None else list(_unknown(obj, model, ""))
-    for _, owner, key in unknown:
-        del owner[key]
-    return [path for path, _, _ in unknown]
-
-
-def _unknown(
-    obj: dict[str, Any],
-    model: Model,
-    prefix: str,
-) -> Iterator[tuple[str, dict[str, Any], str]]:
-    for key, value in obj.items():
-        path = f"{prefix}.{key}" if prefix else key
-        kind = model.fields.get(key)
-        if kind is None:
-            yield path, obj, key
-        elif kind[0] in "#[{":
-            inner = referenced(kind)
-            if inner is None:
-                continue
-            if kind[0] == "{":
-                for name, item in value.items() if isinstance(value, dict) else ():
-                    yield from _unknown_inside(item, inner, f"{path}.{name}")
-            else:
-                yield from _unknown_inside(value, inner, path)
-
-
-def _unknown_inside(
-    value: Any,
-    model: Model,
-    path: str,
-) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yields the unknown fields of a value that is an object of this model or a list of them."""
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            if isinstance(item, dict):
-                yield from _unknown(item, model, f"{path}[{index}]")
-    elif isinstance(value, dict):
-        yield from _unknown(value, model, path)
-
-
 def type_errors(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
     """Returns why the object cannot be decoded; the list is empty when it can be.
 
@@ -101,7 +46,7 @@ def type_errors(obj: KubeObject, group: str, version: str, kind: str) -> list[st
     model = of_kind(group, version, kind)
     if model is None:
         return []
-    return [text for text in [_object_error(obj, model, "")] if text]
+    return [text for text in [object_error(obj, model, "")] if text]
 
 
 def metadata_error(metadata: Any) -> str:
@@ -111,10 +56,10 @@ def metadata_error(metadata: Any) -> str:
         json_kind = _json_kind(metadata)
         field = "Go struct field .metadata of type v1.ObjectMeta"
         return f"json: cannot unmarshal {json_kind} into {field}"
-    return _object_error(metadata, model, "metadata")
+    return object_error(metadata, model, "metadata")
 
 
-def _object_error(obj: dict[str, Any], model: Model, prefix: str) -> str:
+def object_error(obj: dict[str, Any], model: Model, prefix: str) -> str:
     for key, value in obj.items():
         kind = model.fields.get(key)
         if kind is None or value is None:
@@ -132,7 +77,7 @@ def _value_error(value: Any, kind: str, model: Model, key: str, path: str) -> st
             if inner is None:
                 return ""
             return (
-                _object_error(value, inner, path)
+                object_error(value, inner, path)
                 if isinstance(value, dict)
                 else _mismatch(value, kind, model, key, path)
             )
@@ -144,7 +89,7 @@ def _value_error(value: Any, kind: str, model: Model, key: str, path: str) -> st
             if not isinstance(value, dict):
                 return _mismatch(value, kind, model, key, path)
             return _items_error(value, value.items(), kind[1:], model, key, path)
-    if kind == "o" and key in _SUBSCHEMAS and model.short == "JSONSchemaProps":
+    if kind == "o" and key in SUBSCHEMAS and model.short == "JSONSchemaProps":
         return _subschema_error(value, model, key, path)
     return _scalar_error(value, kind, model, key, path)
 
@@ -161,7 +106,7 @@ def _items_error(
     for place, item in items:
         if item is None:
             # This does not change the keys, so it is safe during the iteration.
-            owner[place] = _ZERO.get(kind[0], dict)()
+            owner[place] = ZERO.get(kind[0], dict)()
         elif text := _value_error(item, kind, model, key, path):
             return text
     return ""
@@ -169,7 +114,7 @@ def _items_error(
 
 #: Creates the value that Go uses for a null in a list or map; types that are not listed are
 #: objects.
-_ZERO: dict[str, Callable[[], Any]] = {
+ZERO: dict[str, Callable[[], Any]] = {
     "s": str,
     "y": str,
     "b": bool,
@@ -185,13 +130,13 @@ _ZERO: dict[str, Callable[[], Any]] = {
 }
 
 #: Fields of a schema that contain schemas. The API's own schema allows any value for them.
-_SUBSCHEMAS = frozenset({"items", "additionalItems", "additionalProperties"})
+SUBSCHEMAS = frozenset({"items", "additionalItems", "additionalProperties"})
 
 
 def _subschema_error(value: Any, model: Model, key: str, path: str) -> str:
     """Checks a JSONSchemaPropsOrArray or JSONSchemaPropsOrBool."""
     if isinstance(value, dict):
-        return _object_error(value, model, path)
+        return object_error(value, model, path)
     if key == "items":
         if not isinstance(value, list):
             return _mismatch(value, f"#{model.name}", model, key, path)
@@ -211,19 +156,23 @@ def _scalar_error(value: Any, kind: str, model: Model, key: str, path: str) -> s
             is_whole = isinstance(value, int) and not isinstance(value, bool)
             fits = is_whole and -_BOUNDS[kind] <= value < _BOUNDS[kind]
         case "x":
-            return _int_or_string_error(value)
+            return int_or_string_error(value)
         case "t" | "u":
-            return _time_error(value)
+            return time_error(value)
         case "q":
-            return _quantity_error(value)
+            return quantity_error(value)
         case "y":
-            return _bytes_error(value, model, key, path)
+            return (
+                bytes_error(value)
+                if isinstance(value, str)
+                else _mismatch(value, "[y", model, key, path)
+            )
         case _:
             return ""
     return "" if fits else _mismatch(value, kind, model, key, path)
 
 
-def _int_or_string_error(value: Any) -> str:
+def int_or_string_error(value: Any) -> str:
     if isinstance(value, str):
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31:
@@ -231,7 +180,7 @@ def _int_or_string_error(value: Any) -> str:
     return f"json: cannot unmarshal {_json_kind(value)} into Go value of type int32"
 
 
-def _time_error(value: Any) -> str:
+def time_error(value: Any) -> str:
     if not isinstance(value, str):
         return f"json: cannot unmarshal {_json_kind(value)} into Go value of type string"
     try:
@@ -244,7 +193,7 @@ def _time_error(value: Any) -> str:
     return f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
 
 
-def _quantity_error(value: Any) -> str:
+def quantity_error(value: Any) -> str:
     is_scalar = isinstance(value, int | float | str) and not isinstance(value, bool)
     if is_scalar and not _not_finite(value):
         try:
@@ -260,9 +209,7 @@ def _not_finite(value: int | float | str) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _bytes_error(value: Any, model: Model, key: str, path: str) -> str:
-    if not isinstance(value, str):
-        return _mismatch(value, "[y", model, key, path)
+def bytes_error(value: str) -> str:
     try:
         base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
     except (binascii.Error, ValueError):

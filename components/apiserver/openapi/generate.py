@@ -259,7 +259,30 @@ def model(name: str, types: Types) -> dict[str, object]:
         result["keys"] = keys
     if named := {field.json: text for field in fields if (text := string_type(field, types))}:
         result["named"] = named
+    if always := [field.json for field in fields if is_always_written(field, types)]:
+        result["always"] = always
+    if pointers := [field.json for field in fields if has_own_zero(field, types)]:
+        result["pointers"] = pointers
     return result
+
+
+def is_always_written(field: Field, types: Types) -> bool:
+    """Whether JSON has the field even with its zero value.
+
+    omitempty does not omit a struct, and some types that look like scalars are structs.
+    """
+    if field.omits("omitzero"):
+        return False
+    if not field.omits("omitempty"):
+        return True
+    return not field.type.startswith("*") and letter(field.type, types)[0] in "#qxtu"
+
+
+def has_own_zero(field: Field, types: Types) -> bool:
+    """Whether the field is a pointer, so that a zero in it is not the same as its absence."""
+    if not field.type.startswith("*"):
+        return False
+    return letter(field.type, types)[0] in "sbilnyqx" or is_always_written(field, types)
 
 
 def list_keys(field: Field) -> list[str] | None:

@@ -44,12 +44,16 @@ class Field:
         """The name in JSON; "" for a struct whose fields JSON has in the enclosing object."""
         return self.tags.get("json", "").partition(",")[0]
 
+    def omits(self, option: str) -> bool:
+        """Whether the tag has omitempty or omitzero."""
+        return option in self.tags.get("json", "").split(",")[1:]
+
     @property
     def is_required(self) -> bool:
         """As kube-openapi decides it: by the comment, otherwise by the tag."""
         if "required" in self.markers or "optional" in self.markers:
             return "required" in self.markers
-        return not re.search(",omit(empty|zero)", self.tags.get("json", ""))
+        return not (self.omits("omitempty") or self.omits("omitzero"))
 
     @property
     def number(self) -> int:

@@ -41,7 +41,8 @@ class Model:
     """A definition; name is its full name, and fields maps JSON names to types.
 
     list_keys are those of server-side apply, where the patch merge key is not it: () for a set.
-    named has the Go types of strings, and of the strings in lists: v1.Protocol.
+    named has the Go types of strings, and of the strings in lists: v1.Protocol. always has the
+    fields that JSON has even when they are zero, pointers those whose zero is not their absence.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Model:
     patch: dict[str, Patch] = field(default_factory=dict)
     list_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     named: dict[str, str] = field(default_factory=dict)
+    always: tuple[str, ...] = ()
+    pointers: frozenset[str] = frozenset()
     kind: GroupVersionKind | None = None
 
     @property
@@ -77,6 +80,8 @@ def _model(name: str, body: dict[str, Any]) -> Model:
         patch={key: Patch(*pair) for key, pair in body.get("patch", {}).items()},
         list_keys={key: tuple(keys) for key, keys in body.get("keys", {}).items()},
         named=body.get("named", {}),
+        always=tuple(body.get("always", ())),
+        pointers=frozenset(body.get("pointers", ())),
         kind=tuple(body["kind"]) if "kind" in body else None,
     )
 

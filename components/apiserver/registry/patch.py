@@ -27,19 +27,6 @@ class PatchTestFailed(PatchError):
     """The test operation of a JSON patch failed."""
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386, section 2: null removes a member, objects are merged, any other value replaces."""
-    if not isinstance(patch, Mapping):
-        return patch
-    result = dict(target) if isinstance(target, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merge_patch(result.get(key), value)
-    return result
-
-
 #: maxJSONPatchOperations of apiserver/pkg/endpoints/handlers.
 MAX_OPERATIONS = 10_000
 #: The bytes that `copy` may add in all (AccumulatedCopySizeLimit of evanphx/json-patch, set to the

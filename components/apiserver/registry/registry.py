@@ -146,7 +146,18 @@ class Types(Protocol):
 
     def metadata_error(self, metadata: object) -> str: ...
     def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
-    def prune(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+    def decode(self, obj: KubeObject, group: str, version: str, kind: str) -> Decoded: ...
+    def decode_metadata(self, metadata: object) -> Decoded: ...
+    def complete(self, obj: KubeObject, group: str, version: str, kind: str) -> None: ...
+
+
+class Decoded(Protocol):
+    """Why Go could not decode an object ("" if it can), and the fields that its type lacks."""
+
+    @property
+    def error(self) -> str: ...
+    @property
+    def unknown(self) -> tuple[str, ...]: ...
 
 
 @dataclass
@@ -203,11 +214,12 @@ class Registry:
             if self.store.get(_key(served, obj)) is None:
                 break
         self._prepare(served, lambda: served.spec.prepare_create(obj))
-        self._prepare(served, lambda: served.spec.default(obj))
+        self._default(served, obj)
         object_meta.set_generation(obj, None, served.counts_generation)
         attributes = _attributes(served, "CREATE", obj, {}, options)
         attributes.generated_name = generates
         self.admission.admit(attributes)
+        self._complete(served, obj)
         with self.admission.addresses(attributes):
             self._validate(served, obj, lambda: served.spec.validate_create(obj))
             warnings += on_create(served.storage, obj)
@@ -320,12 +332,14 @@ class Registry:
         if strategy == "raw":
             if not admitted:
                 admit(attributes)
+            self._complete(served, new)
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
-        self._prepare(served, lambda: spec.default(new))
+        self._default(served, new)
         if not admitted:
             admit(attributes)
+            self._complete(served, new)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -374,19 +388,23 @@ class Registry:
             raise status.conflict(served.group, served.plural, name, uid_text(uid, current))
 
     def decode(self, served: Served, obj: KubeObject, options: WriteOptions) -> tuple[str, ...]:
-        """Checks kind, apiVersion and types, and drops unknown fields; returns warnings about
-        them.
+        """Checks kind, apiVersion and types, and brings the object into its canonical form
+        without unknown fields; returns warnings about them.
 
         fieldValidation decides whether an unknown field is ignored, a warning or an error. Raises
         400.
         """
         _check_kind(served, obj)
-        self.check_types(served, obj)
+        if obj.get("metadata") is None:
+            obj["metadata"] = {}
         # Fields that the type does not have are dropped, whatever fieldValidation says.
         if served.custom:
-            unknown = served.prune(obj)
+            decoded = self.types.decode_metadata(obj["metadata"])
         else:
-            unknown = self.types.prune(obj, served.group, served.version, served.kind)
+            decoded = self.types.decode(obj, served.group, served.version, served.kind)
+        if decoded.error:
+            raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
+        unknown = [*decoded.unknown, *served.prune(obj)]
         if options.field_validation == "Ignore":
             return ()
         if unknown and options.field_validation == "Strict":
@@ -430,6 +448,15 @@ class Registry:
             text = f"the name of the object ({metadata['name']}) does not match the name"
             raise status.bad_request(f"{text} on the URL ({name})")
         metadata["name"] = name
+
+    def _default(self, served: Served, obj: KubeObject) -> None:
+        self._prepare(served, lambda: served.spec.default(obj))
+        self._complete(served, obj)
+
+    def _complete(self, served: Served, obj: KubeObject) -> None:
+        """Adds what Go writes even when it is zero, so that an object has one form only."""
+        group, _, version = served.storage_version.rpartition("/")
+        self.types.complete(obj, group, version, served.kind)
 
     def _prepare(self, served: Served, step: Callable[[], None]) -> None:
         try:
@@ -541,6 +568,4 @@ _FIRST = ("kind", "apiVersion", "metadata")
 
 
 def _ordered(obj: KubeObject) -> KubeObject:
-    head = {key: obj[key] for key in _FIRST if key in obj}
-    rest = ((key, value) for key, value in obj.items() if key not in _FIRST)
-    return head | {key: value for key, value in rest if value is not None}
+    return {key: obj[key] for key in _FIRST if key in obj} | obj

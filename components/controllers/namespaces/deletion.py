@@ -166,7 +166,7 @@ class NamespaceController(KeyedController):
         remaining: Counter[str] = Counter()
         finalizers: Counter[str] = Counter()
         errors: list[str] = []
-        for resource in _deletable(discovered):
+        for resource in deletion_order(discovered):
             try:
                 left = await self._empty_of(resource, namespace)
             except ApiError as error:
@@ -177,6 +177,8 @@ class NamespaceController(KeyedController):
                 remaining[_title(resource)] += len(left)
             for item in left:
                 finalizers.update(item["metadata"].get("finalizers") or [])
+            if resource == PODS and left:
+                break
         return Outcome(remaining, finalizers, discovered.failed, errors)
 
     async def _empty_of(
@@ -209,10 +211,12 @@ class NamespaceController(KeyedController):
                 raise
 
 
-def _deletable(discovered: Discovered) -> list[Resource[Any]]:
-    """The resources to delete, pods last: a live owner would replace deleted pods."""
+def deletion_order(discovered: Discovered) -> list[Resource[Any]]:
+    """The resources to delete. Pods come first, and nothing else goes while one is left, so that no
+    pod runs without the policies and secrets that it was made with (OrderedNamespaceDeletion).
+    """
     able = [item for item in discovered.having("list", "delete") if item.namespaced]
-    return sorted(able, key=lambda item: (item == PODS, item.group, item.plural))
+    return sorted(able, key=lambda item: (item != PODS, item.group, item.plural))
 
 
 def _title(resource: Resource[Any]) -> str:

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, controller_of, labels_of
-from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
+from kubewire.components.controllers.sharedinformers import (
+    namespace_values,
+    orphans_in,
+    owner_values,
+)
 from kubewire.components.controllers.statefulset.identity import ordinal_of
 from kubewire.components.controllers.statefulset.plan import plan
 from kubewire.components.kubeapi.resources import (
     CONTROLLERREVISIONS,
+    PERSISTENTVOLUMECLAIMS,
     PODS,
     STATEFULSETS,
 )
@@ -32,6 +37,8 @@ class StatefulSetController(KeyedController):
         self.pods_by_owner = self.informers.index(PODS, owner_values)
         self.follow(PODS, self.enqueue_owner("StatefulSet"))
         self.informers.handle(PODS, self._enqueue_adopters)
+        self.follow(PERSISTENTVOLUMECLAIMS)
+        self.claims = self.informers.index(PERSISTENTVOLUMECLAIMS, namespace_values)
 
     def _enqueue_adopters(self, old: Pod | None, new: Pod | None) -> None:
         if new is None or controller_of(new) is not None:
@@ -60,5 +67,7 @@ class StatefulSetController(KeyedController):
         revisions = self.revisions_by_owner.get(uid) + self.revisions_by_owner.get(orphans)
         histories = claim(statefulset, selector, CONTROLLERREVISIONS, revisions)
         await self.apply(key, claimed.changes + histories.changes)
-        step = plan(statefulset, claimed.owned, histories.owned, self.context.now())
+        held = {claim["metadata"]["name"]: claim for claim in self.claims.get(key[0])}
+        now = self.context.now()
+        step = plan(statefulset, claimed.owned, histories.owned, now, held)
         await self.apply(key, step.actions, step.requeue_after)

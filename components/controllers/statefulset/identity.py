@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kubewire.components.controllers.meta import labels_of
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
 from kubewire.components.controllers.revisions import apply_revision
+from kubewire.components.controllers.statefulset import claims
 
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import ControllerRevision, Pod, StatefulSet
@@ -65,4 +66,7 @@ def new_pod(statefulset: StatefulSet, revision: ControllerRevision, ordinal: int
     pod["spec"]["hostname"] = name
     if statefulset["spec"].get("serviceName"):
         pod["spec"]["subdomain"] = statefulset["spec"]["serviceName"]
+    if claims.templates(statefulset):
+        given = pod["spec"].get("volumes") or []
+        pod["spec"]["volumes"] = claims.volumes(statefulset, ordinal, given)
     return pod

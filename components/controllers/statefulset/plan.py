@@ -31,7 +31,7 @@ from kubewire.components.controllers.pods import (
     until_available,
 )
 from kubewire.components.controllers.revisions import History, plan_history, plan_truncation
-from kubewire.components.controllers.statefulset import identity
+from kubewire.components.controllers.statefulset import claims, identity
 from kubewire.components.kubeapi.resources import PODS, STATEFULSETS
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
         StatefulSet,
         StatefulSetStatus,
     )
+
+
+_NO_CLAIMS: claims.Claims = {}
+#: Seconds after which a pod that waits for the end of an old claim is planned again.
+_CLAIM_RETRY = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,21 +72,38 @@ def plan(
     pods: Sequence[Pod],
     revisions: Sequence[ControllerRevision],
     now: datetime,
+    held: claims.Claims = _NO_CLAIMS,
 ) -> Plan:
-    """Returns the actions of one sync; the status comes last."""
+    """Returns the actions of one sync; the status comes last. held are the claims of the
+    namespace, by name.
+    """
     history = plan_history(statefulset, revisions)
     named = _named(statefulset, history)
     members = roster(statefulset, pods)
     step: tuple[Action, ...] = ()
     if not is_deleting(statefulset):
-        step = plan_pods(statefulset, members, named, now)
+        step = plan_pods(statefulset, members, named, now, held)
     status = plan_status(statefulset, pods, named, step, now)
     live = {identity.revision_of(pod) for pod in pods}
     live |= {status["currentRevision"], status["updateRevision"]}
     actions = history.actions + step + plan_truncation(statefulset, history.old, live)
     if _differs(statefulset.get("status") or {}, status):
         actions += (Update(STATEFULSETS, {**statefulset, "status": status}, "status"),)
-    return Plan(actions, until_available(pods, _min_ready(statefulset), now))
+    return Plan(actions, _next(statefulset, members, pods, held, now))
+
+
+def _next(
+    statefulset: StatefulSet,
+    members: Roster,
+    pods: Sequence[Pod],
+    held: claims.Claims,
+    now: datetime,
+) -> float | None:
+    start = identity.start_ordinal(statefulset)
+    missing = [start + index for index, pod in enumerate(members.replicas) if pod is None]
+    if any(claims.are_going(statefulset, ordinal, held) for ordinal in missing):
+        return _CLAIM_RETRY
+    return until_available(pods, _min_ready(statefulset), now)
 
 
 def _named(statefulset: StatefulSet, history: History) -> Revisions:
@@ -134,12 +156,18 @@ def plan_pods(
     members: Roster,
     revisions: Revisions,
     now: datetime,
+    held: claims.Claims,
 ) -> tuple[Action, ...]:
     monotonic = _is_monotonic(statefulset)
     actions: list[Action] = []
+    for leaving in members.condemned:
+        ordinal = identity.ordinal_of(statefulset, leaving)
+        actions += claims.plan(statefulset, ordinal, leaving, held, condemned=True)
     for index, pod in enumerate(members.replicas):
         ordinal = identity.start_ordinal(statefulset) + index
-        actions += _tend(statefulset, pod, ordinal, revisions)
+        if pod is not None or not claims.are_going(statefulset, ordinal, held):
+            actions += claims.plan(statefulset, ordinal, pod, held)
+            actions += _tend(statefulset, pod, ordinal, revisions)
         if monotonic and not _is_healthy(statefulset, pod, now):
             return tuple(actions)
     condemned = _condemn(statefulset, members, monotonic, now)

@@ -19,6 +19,7 @@ from kubewire.components.kubelet.volumes.payload import (
     secret_bytes,
     token_requests,
 )
+from kubewire.components.kubelet.volumes.persistent import PersistentVolumes, read_only_claims
 from kubewire.components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
 from kubewire.components.runtime.api import Mount
 
@@ -32,12 +33,14 @@ class PodFiles:
     def __init__(self, node: NodeServices, uid: str) -> None:
         self._node = node
         self._uid = uid
+        self._persistent = PersistentVolumes(node.client)
 
     async def prepare(self, pod: Pod, pod_ips: tuple[str, ...]) -> None:
         """Sets up the pod's volumes, or updates their content. Raises MountProblem."""
         node = self._node
         config_maps, secrets = references(pod)
         await node.objects.use(self._uid, pods.namespace(pod), config_maps, secrets)
+        await self._persistent.find(pod)
         tokens = {request: await node.tokens.fetch(pod, request) for request in token_requests(pod)}
         namespace = pods.namespace(pod)
         sources = VolumeSources(
@@ -47,7 +50,7 @@ class PodFiles:
             node.facts,
             pod_ips,
         )
-        set_up(pod, node.directories, sources)
+        set_up(self._persistent.resolve(pod), node.directories, sources)
 
     def environment_sources(self, pod: Pod, pod_ips: tuple[str, ...]) -> Sources:
         node = self._node
@@ -118,8 +121,10 @@ class PodFiles:
         message.parent.mkdir(parents=True, exist_ok=True)
         message.touch()
         message.chmod(0o666)
-        by_name = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+        volumes = self._persistent.resolve(pod)["spec"].get("volumes") or []
+        by_name = {volume["name"]: volume for volume in volumes}
         written = {name for name, volume in by_name.items() if volume.keys() & set(WRITTEN)}
+        written |= read_only_claims(pod)
         sub_mounts: list[Mount] = []
         plain: dict[str, Path] = {}
         for wanted in container.get("volumeMounts") or []:

@@ -46,7 +46,8 @@ def parse_head(head: bytes) -> UpgradeRequest:
         if not separator:
             raise ValueError(f"malformed header line {line!r}")
         headers.setdefault(name.strip().lower(), []).append(value.strip())
-    return UpgradeRequest(method, parts.path, parse_qs(parts.query), headers)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    return UpgradeRequest(method, parts.path, query, headers)
 
 
 def wants_spdy(head: bytes) -> bool:

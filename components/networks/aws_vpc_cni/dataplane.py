@@ -7,6 +7,7 @@ VPC drops a packet that an interface sends from an address of another interface.
 
     512   to POD                 lookup main      a packet for a pod goes to its veth, whatever its source is
     1024  fwmark 0x80/0x80       lookup main      by the first interface: replies, and translated connections
+    1535  to RANGE               lookup main      AWS_EXTERNAL_SERVICE_CIDRS: by the first interface
     1536  from POD               lookup N + 1     a pod with an address of ethN leaves by ethN
 
 Traffic to the VPC keeps the pod's address. Other traffic is translated to the node's primary
@@ -21,12 +22,15 @@ interface, leave by eth0 again.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.networks.aws_vpc_cni.environment import Configuration
 from kubewire.components.networks.aws_vpc_cni.pool import Eni
 
 MARK = "0x80/0x80"
 MARK_PRIORITY = 1024
+EXTERNAL_PRIORITY = 1535
 
 
 def eni_setup(eni: Eni, mtu: int) -> list[str]:
@@ -44,46 +48,73 @@ def eni_setup(eni: Eni, mtu: int) -> list[str]:
     ]
 
 
-def rules(vpc: str, primary: str, interface: str, *, external_snat: bool = False) -> Ruleset:
+_EVERYWHERE = "0.0.0.0/0"
+_RANDOM = {"prng": " --random-fully", "hashrandom": " --random", "none": ""}
+
+
+def rules(vpc: str, primary: str, interface: str, wanted: Configuration) -> Ruleset:
     """primary, interface: the address and the name of the node's first interface."""
     snat = [f'-d {vpc} -m comment --comment "AWS SNAT CHAIN" -j RETURN']
-    connmark = [f'-d {vpc} -m comment --comment "AWS CONNMARK CHAIN, VPC CIDR" -j RETURN']
-    if not external_snat:
+    connmark = [_unmarked(vpc)]
+    if not wanted.external_snat:
+        snat += [_untranslated(excluded) for excluded in wanted.excluded]
+        connmark += [_unmarked(excluded) for excluded in wanted.excluded]
         snat.append(
             '! -o vlan+ -m comment --comment "AWS, SNAT" -m addrtype ! --dst-type LOCAL '
-            f"-j SNAT --to-source {primary} --random-fully",
+            f"-j SNAT --to-source {primary}{_RANDOM[wanted.randomize]}",
         )
         connmark.append(f'-m comment --comment "AWS, CONNMARK" -j CONNMARK --set-xmark {MARK}')
     chains = (
         Chain("nat", "AWS-SNAT-CHAIN-0", tuple(snat)),
         Chain("nat", "AWS-CONNMARK-CHAIN-0", tuple(connmark)),
     )
-    return Ruleset(chains, _leads(interface))
+    return Ruleset(chains, _leads(interface, wanted))
 
 
-def _leads(interface: str) -> tuple[Lead, ...]:
+def _to(destination: str) -> str:
+    """iptables-save prints no match of all addresses."""
+    return "" if destination == _EVERYWHERE else f"-d {destination} "
+
+
+def _untranslated(excluded: str) -> str:
+    return f'{_to(excluded)}-m comment --comment "AWS SNAT CHAIN EXCLUSION" -j RETURN'
+
+
+def _unmarked(destination: str) -> str:
+    return f'{_to(destination)}-m comment --comment "AWS CONNMARK CHAIN, VPC CIDR" -j RETURN'
+
+
+def _leads(interface: str, wanted: Configuration) -> tuple[Lead, ...]:
     """The rules in built-in chains, which other programs write to as well."""
     restore = "-j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80"
+    pods = f"-i {wanted.veth_prefix}+"
+    node_ports = (
+        f'-i {interface} -m comment --comment "AWS, primary ENI" -m addrtype --dst-type LOCAL '
+        f"--limit-iface-in -j CONNMARK --set-xmark {MARK}"
+    )
+    mangle: tuple[str, ...] = (node_ports,) if wanted.node_ports else ()
+    if wanted.node_ports or not wanted.external_snat:
+        mangle += (f'{pods} -m comment --comment "AWS, primary ENI" {restore}',)
     return (
         Lead("nat", "POSTROUTING", ('-m comment --comment "AWS SNAT CHAIN" -j AWS-SNAT-CHAIN-0',)),
         Lead(
             "nat",
             "PREROUTING",
             (
-                '-i eni+ -m comment --comment "AWS, outbound connections" -j AWS-CONNMARK-CHAIN-0',
+                f'{pods} -m comment --comment "AWS, outbound connections" -j AWS-CONNMARK-CHAIN-0',
                 f'-m comment --comment "AWS, CONNMARK" {restore}',
             ),
         ),
-        Lead(
-            "mangle",
-            "PREROUTING",
-            (
-                f'-i {interface} -m comment --comment "AWS, primary ENI" -m addrtype --dst-type LOCAL '
-                f"--limit-iface-in -j CONNMARK --set-xmark {MARK}",
-                f'-i eni+ -m comment --comment "AWS, primary ENI" {restore}',
-            ),
-        ),
+        Lead("mangle", "PREROUTING", mangle),
     )
+
+
+def external_rules(ranges: Iterable[str], stale: int) -> list[str]:
+    """`ip -batch` input. stale: the number of such rules that are there."""
+    return [f"rule delete priority {EXTERNAL_PRIORITY}"] * stale + [
+        f"rule add to {destination} lookup main priority {EXTERNAL_PRIORITY}"
+        for destination in ranges
+    ]
 
 
 def mark_rule() -> str:

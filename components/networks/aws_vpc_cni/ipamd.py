@@ -35,18 +35,17 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iproute import text
 from kubewire.components.networks.aws_vpc_cni import dataplane, install
 from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2, Ec2Error
+from kubewire.components.networks.aws_vpc_cni.environment import Configuration, skipped
 from kubewire.components.networks.aws_vpc_cni.pool import (
     Assignment,
     Eni,
     NoAddress,
     Pool,
     Targets,
-    switch,
 )
 
 log = logging.getLogger("ipamd")
 RPC = ("127.0.0.1", 50051)
-INTROSPECTION = ("127.0.0.1", 61679)
 #: The interval between checks of the pool, as upstream; a change of the pool triggers a check at
 #: once.
 _RECONCILE_S = 5.0
@@ -73,12 +72,14 @@ class Ipamd:
         self._options = options
         self._ec2 = ec2
         self._environment = dict(options.environment)
-        targets = Targets.of(self._environment)
+        self._configuration = Configuration.of(self._environment)
         interfaces, addresses = options.limits
+        most = int(self._environment.get("MAX_ENI") or 0)
         self.pool = Pool(
-            targets,
-            int(self._environment.get("MAX_ENI") or interfaces),
+            Targets.of(self._environment),
+            min(most, interfaces) if most > 0 else interfaces,
             addresses - 1,
+            self._configuration.cooldown,
         )
         self._changed = asyncio.Event()
         self._vpc = self._primary = self._instance = self._subnet_id = ""
@@ -87,13 +88,14 @@ class Ipamd:
     async def run(self) -> None:
         """Raises CommandError or OSError if the daemon cannot start."""
         await self._start()
-        servers = [
-            await asyncio.start_server(serving.connections(self._serve, log), *RPC),
-            await health.serve_pages({"/v1/enis": self._enis}, *INTROSPECTION, log),
-        ]
+        servers = [await asyncio.start_server(serving.connections(self._serve, log), *RPC)]
+        if where := self._configuration.introspection:
+            servers.append(await health.serve_pages({"/v1/enis": self._enis}, *where, log))
         try:
             await self._fill()
-            install.install(self._mtu, self._options.conf_dir, self._options.bin_dir)
+            mtu = self._configuration.pod_mtu or self._mtu
+            content = install.conflist(mtu, self._configuration)
+            install.install(content, self._options.conf_dir, self._options.bin_dir)
             log.info("Copied the plugin and %s", install.CONFLIST_NAME)
             while True:
                 await self._wait()
@@ -121,6 +123,11 @@ class Ipamd:
         rules = await _rules()
         if ("fwmark 0x80/0x80", dataplane.MARK_PRIORITY, "main") not in rules:
             await iproute.batch("ip", text([dataplane.mark_rule()]), force=False)
+        stale = [rule[0] for rule in rules if rule[1] == dataplane.EXTERNAL_PRIORITY]
+        lines = dataplane.external_rules(self._configuration.external, len(stale))
+        await iproute.batch("ip", text(lines), force=False)
+        for part in skipped(self._environment):
+            log.error("%s is not a valid IPv4 CIDR; it is skipped", part)
         await self._set_nat()
         self._restore()
 
@@ -151,17 +158,17 @@ class Ipamd:
             prefixes,
         )
         if eni.index:
-            await iproute.batch("ip", text(dataplane.eni_setup(eni, self._mtu)), check=False)
+            await iproute.batch(
+                "ip",
+                text(dataplane.eni_setup(eni, self._configuration.eni_mtu or self._mtu)),
+                check=False,
+            )
         self.pool.enis[eni.id] = eni
         return eni
 
     async def _set_nat(self) -> None:
-        external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
         wanted = dataplane.rules(
-            self._vpc,
-            self._primary,
-            self._options.interface,
-            external_snat=external,
+            self._vpc, self._primary, self._options.interface, self._configuration
         )
         await iptables.ensure(wanted)
 
@@ -177,6 +184,8 @@ class Ipamd:
 
     async def _fill(self) -> None:
         """Fetches addresses up to the targets, as far as possible, then returns surplus ones."""
+        if not self._configuration.provisions:
+            return
         try:
             while self.pool.wants_more():
                 if not await self._grow():

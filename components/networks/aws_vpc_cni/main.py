@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from kubewire.components.base import daemon
 from kubewire.components.kernel.command import CommandError
+from kubewire.components.networks.aws_vpc_cni import environment
 from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2
 from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
 
@@ -24,14 +26,18 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args(argv)
     interfaces, addresses = (int(part) for part in given.limits.split(","))
-    environment = dict(pair.split("=", 1) for pair in given.env)
-    return Options((interfaces, addresses), given.interface, environment)
+    variables = {name: text for name, _, text in (pair.partition("=") for pair in given.env)}
+    if wrong := "; ".join(environment.problems(variables)):
+        parser.error(wrong)
+    return Options((interfaces, addresses), given.interface, variables)
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns 0 after SIGTERM, 1 if ipamd cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
+    level = options.environment.get("AWS_VPC_K8S_CNI_LOGLEVEL") or "DEBUG"
+    logging.getLogger("ipamd").setLevel(level.upper())
     return asyncio.run(
         daemon.until_asked(
             Ipamd(options, Ec2()).run(),

@@ -19,6 +19,7 @@ from kubewire.components.addon import (
     account,
     rule,
 )
+from kubewire.components.networks.aws_vpc_cni import environment
 from kubewire.components.networks.podnetwork import IPv4Only, PodAddresses, PodNetwork
 from kubewire.components.vpc import cloud
 from kubewire.components.vpc.instances import LIMITS, max_pods
@@ -75,13 +76,13 @@ def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
 
 def _aws_node(node: Host, choice: Choice[Mode]) -> Process:
     interfaces, addresses = LIMITS[choice.settings["instanceType"]]
-    environment = dict(choice.settings["env"])
+    variables = dict(choice.settings["env"])
     if choice.mode.prefixes:
-        environment = {"ENABLE_PREFIX_DELEGATION": "true"} | environment
+        variables = {"ENABLE_PREFIX_DELEGATION": "true"} | variables
     arguments = (
         f"--limits={interfaces},{addresses}",
         f"--interface={node.interface.name}",
-        *(f"--env={name}={value}" for name, value in environment.items()),
+        *(f"--env={name}={value}" for name, value in variables.items()),
     )
     user = "system:serviceaccount:kube-system:aws-node"
     return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
@@ -96,6 +97,8 @@ def _addresses(choice: Choice[Mode]) -> PodAddresses:
 def _problems(choice: Choice[Mode]) -> Iterator[Problem]:
     if (given := choice.settings["instanceType"]) not in LIMITS:
         yield Problem("instanceType", f"{given} is not known; known are {', '.join(LIMITS)}")
+    for text in environment.problems(choice.settings["env"]):
+        yield Problem("env", text)
 
 
 NETWORK = PodNetwork(

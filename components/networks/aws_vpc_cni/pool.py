@@ -8,13 +8,10 @@ docs/prefix-and-ip-target.md)
 from __future__ import annotations
 
 import ipaddress
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kubewire.components.base.golang import parse_bool
-
-log = logging.getLogger("ipamd")
 
 #: A released address is not assigned again for this long, because peers of its last pod may still
 #: send to it.
@@ -38,7 +35,7 @@ class Targets:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Targets:
-        """Raises ValueError if a value is not a number."""
+        """Raises ValueError if a value is not a number or a boolean."""
 
         def number(name: str, default: int) -> int:
             return int(environment.get(name) or default)
@@ -48,24 +45,13 @@ class Targets:
             warm_addresses=number("WARM_IP_TARGET", 0),
             minimum_addresses=number("MINIMUM_IP_TARGET", 0),
             warm_prefixes=number("WARM_PREFIX_TARGET", 1),
-            prefixes=switch(environment, "ENABLE_PREFIX_DELEGATION"),
+            prefixes=parse_bool(environment.get("ENABLE_PREFIX_DELEGATION") or "false"),
         )
 
     @property
     def counts_addresses(self) -> bool:
         """WARM_IP_TARGET and MINIMUM_IP_TARGET replace the other targets."""
         return bool(self.warm_addresses or self.minimum_addresses)
-
-
-def switch(environment: Mapping[str, str], name: str) -> bool:
-    """A boolean variable, off by default. An invalid value is logged and counts as off
-    (GetBoolAsStringEnvVar)."""
-    text = environment.get(name, "")
-    try:
-        return parse_bool(text) if text else False
-    except ValueError as error:
-        log.error("%s: %s; it is off", name, error)
-        return False
 
 
 @dataclass
@@ -104,12 +90,15 @@ class Assignment:
 
 class Pool:
     """slots: places for addresses or prefixes on an interface, besides the primary. max_enis: the
-    type's limit."""
+    type's limit. cooldown: seconds until a released address may be assigned again."""
 
-    def __init__(self, targets: Targets, max_enis: int, slots: int) -> None:
+    def __init__(
+        self, targets: Targets, max_enis: int, slots: int, cooldown: float = COOLDOWN_S
+    ) -> None:
         self.targets = targets
         self.max_enis = max_enis
         self.slots = slots
+        self._cooldown = cooldown
         self.enis: dict[str, Eni] = {}
         self.assigned: dict[str, Assignment] = {}
         self._released: dict[str, float] = {}
@@ -145,7 +134,7 @@ class Pool:
         return held
 
     def _is_cooling(self, address: str, now: float) -> bool:
-        return now - self._released.get(address, now - COOLDOWN_S) < COOLDOWN_S
+        return now - self._released.get(address, now - self._cooldown) < self._cooldown
 
     @property
     def total(self) -> int:

@@ -9,7 +9,6 @@ The program starts for every pod, so it imports only those parts of the standard
 in milliseconds: no subprocess, no pathlib, no typing.
 """
 
-# ruff: noqa: PTH113, PTH118
 from __future__ import annotations
 
 import json
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     Verb = Callable[[Any], dict[str, Any]]
 
 SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+#: The version of a configuration that names none.
+_OLDEST = "0.1.0"
 INTERNAL = 999
 INVALID_ENVIRONMENT = 4
 DECODING_FAILURE = 6
@@ -31,6 +32,7 @@ INCOMPATIBLE = 1
 UNAVAILABLE = 50
 IO_FAILURE = 5
 INVALID_CONFIG = 7
+INVALID_NETNS = 8
 #: The largest configuration that is read, in bytes; libcni writes a few kilobytes.
 LARGEST_CONFIG = 16 * 1024 * 1024
 #: The same call may succeed when the runtime repeats it later.
@@ -47,6 +49,17 @@ class PluginError(Exception):
         self.details = details
 
 
+#: The name that a runtime gives the interface of a pod unless it has several.
+_USUAL = "eth0"
+
+
+def attachment(container: str, ifname: str) -> str:
+    """A container may be added to a network once for each interface name (SPEC.md, ADD). The usual
+    interface's key is the container's id; another one has the hexadecimal digits of its name added,
+    because a key is part of a file's and of an API object's name."""
+    return container if ifname == _USUAL else f"{container}.{ifname.encode().hex()}"
+
+
 class Call:
     """One invocation: configuration and environment."""
 
@@ -61,17 +74,35 @@ class Call:
 
     @property
     def version(self) -> str:
-        return str(self.config.get("cniVersion") or "0.1.0")
+        return str(self.config.get("cniVersion") or _OLDEST)
 
     @property
     def network(self) -> str:
         return str(self.config.get("name", ""))
 
     @property
-    def valid_containers(self) -> set[str]:
-        """For GC: the containers whose attachments are still in use. All others are garbage."""
+    def attachment(self) -> str:
+        """The key under which a plugin stores what it did for this container and interface."""
+        return attachment(self.container, self.ifname)
+
+    @property
+    def workload(self) -> str:
+        """What the name of the node's end of the veth is made of: the pod, and its interface if
+        that is not the usual one."""
+        pod = f"{self.namespace}.{self.pod}"
+        return pod if self.ifname == _USUAL else f"{pod}.{self.ifname}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of prevResult, without prefix lengths."""
+        ips = (self.config.get("prevResult") or {}).get("ips") or []
+        return [str(ip["address"].partition("/")[0]) for ip in ips]
+
+    @property
+    def valid_attachments(self) -> set[str]:
+        """For GC: the keys of the attachments that are still in use. All others are garbage."""
         return {
-            str(entry.get("containerID", ""))
+            attachment(str(entry.get("containerID", "")), str(entry.get("ifname") or _USUAL))
             for entry in self.config.get("cni.dev/valid-attachments") or []
         }
 
@@ -97,7 +128,7 @@ def ip_entry(version: str, address: str) -> dict[str, Any]:
 
 _POD = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")
 #: Verb: the environment variables it needs, and the first version of the specification that has it.
-_VERBS: dict[str, tuple[tuple[str, ...], tuple[int, int]]] = {
+VERBS: dict[str, tuple[tuple[str, ...], tuple[int, int]]] = {
     "ADD": (_POD, (0, 1)),
     "DEL": (("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"), (0, 1)),
     "CHECK": (_POD, (0, 4)),
@@ -111,28 +142,33 @@ def dispatch(
     verbs: Mapping[str, Verb], verb: str, data: bytes, call: Callable[[dict[str, Any]], Call]
 ) -> dict[str, Any]:
     """Returns the object to print. Raises PluginError."""
-    if verb not in _VERBS:
+    if verb not in VERBS:
         raise PluginError(f"unknown CNI_COMMAND: {verb}", INVALID_ENVIRONMENT)
-    needed, since = _VERBS[verb]
+    needed, since = VERBS[verb]
     if missing := [name for name in needed if not os.environ.get(name)]:
         raise PluginError(
             f"required env variables [{','.join(missing)}] missing",
             INVALID_ENVIRONMENT,
         )
+    check_environment(needed)
     config = decoded(data)
-    asked = config.get("cniVersion") or "0.1.0"
+    asked = config.get("cniVersion") or _OLDEST
     if verb == "VERSION":
         return {
             "cniVersion": config.get("cniVersion") or "1.1.0",
             "supportedVersions": SUPPORTED_VERSIONS,
         }
+    check_name(config)
     if asked not in SUPPORTED_VERSIONS:
         details = f'config is "{asked}", plugin supports {json.dumps(SUPPORTED_VERSIONS)}'
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
     if minor(asked) < since:
         raise PluginError(f"config version does not allow {verb}", INCOMPATIBLE)
-    check_environment()
     check_config(config)
+    if verb == "CHECK" and "prevResult" not in config:
+        raise PluginError("Required prevResult missing", INVALID_CONFIG)
+    if verb in ("ADD", "DEL"):
+        check_namespace()
     return verbs[verb](call(config))
 
 
@@ -203,12 +239,12 @@ def is_interface_name(value: Any) -> bool:
     )
 
 
-def check_environment() -> None:
+def check_environment(needed: tuple[str, ...]) -> None:
     """Checks the CNI_* variables as upstream's skel and libcni do; the error names the variable, as
-    the specification demands. Raises PluginError."""
+    the specification demands. needed: those that the operation must have. Raises PluginError."""
     environment = os.environ
-    container = environment.get("CNI_CONTAINERID", "")
-    ifname = environment.get("CNI_IFNAME", "")
+    container = environment.get("CNI_CONTAINERID", "") if "CNI_CONTAINERID" in needed else ""
+    ifname = environment.get("CNI_IFNAME", "") if "CNI_IFNAME" in needed else ""
     if container and not _is_name(container):
         raise PluginError(
             "invalid characters in containerID (CNI_CONTAINERID)",
@@ -266,7 +302,7 @@ def _is_routes(value: Any) -> bool:
     )
 
 
-def _is_addresses(value: Any) -> bool:
+def is_addresses(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(one, dict) and is_word(one.get("address")) for one in value
     )
@@ -291,7 +327,8 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("ipam.type", "ipam.subnet", "ipam.gateway"), _WORD),
     "ipam.ips": ("a list of addresses", _is_words),
     "ipam.routes": ("a list of routes with dst", _is_routes),
-    "prevResult.ips": ("a list of objects with an address", _is_addresses),
+    "prevResult.ips": ("a list of objects with an address", is_addresses),
+    "prevResult.routes": ("a list of routes with dst", _is_routes),
     "cni.dev/valid-attachments": ("a list of objects", _is_objects),
     **dict.fromkeys(("kubernetes", "delegate"), _OBJECT),
     **dict.fromkeys(("kubernetes.kubeconfig", "nodename", "nodename_file", "httpAddr"), _WORD),
@@ -304,13 +341,32 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def check_config(config: dict[str, Any]) -> None:
-    """Raises PluginError with the specification's code 7 (invalid network config)."""
+def check_namespace() -> None:
+    """Refuses the plugin's own network namespace as the container's, as upstream's skel does: the
+    plugin would change the node. Raises PluginError."""
+    if os.environ.get("CNI_NETNS_OVERRIDE", "").upper() in ("TRUE", "1"):
+        return
+    try:
+        theirs = os.stat(os.environ.get("CNI_NETNS", ""))  # noqa: PTH116
+    except OSError:
+        return  # DEL succeeds without it; ADD fails when it enters it
+    if os.path.samestat(theirs, os.stat("/proc/self/ns/net")):  # noqa: PTH116
+        raise PluginError(
+            "plugin's netns and netns from CNI_NETNS should not be the same", INVALID_NETNS
+        )
+
+
+def check_name(config: dict[str, Any]) -> None:
+    """Raises PluginError if the network has no name, or one that cannot be a file's."""
     name = config.get("name") or ""
     if not name:
         raise PluginError("missing network name:", INVALID_CONFIG)
     if not _is_name(name):
         raise PluginError("invalid characters found in network name", INVALID_CONFIG, name)
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Raises PluginError with the specification's code 7 (invalid network config)."""
     for key, (wanted, right) in _KEYS.items():
         holder: Any = config
         *outer, last = [key] if key.startswith("cni.dev/") else key.split(".")
@@ -379,8 +435,8 @@ def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[st
     """The error object (SPEC.md section 5, "Error"), in the version that the configuration asks for
     if that can be read."""
     try:
-        asked = json.loads(data)["cniVersion"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        asked = json.loads(data).get("cniVersion") or _OLDEST
+    except (ValueError, AttributeError, RecursionError):
         asked = None
     known = (
         asked if isinstance(asked, str) and asked in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]
@@ -388,101 +444,3 @@ def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[st
     return {"cniVersion": known, "code": code, "msg": msg} | (
         {"details": details} if details else {}
     )
-
-
-def run(
-    argv: list[str],
-    text: str = "",
-    *,
-    check: bool = True,
-    environment: Any = None,
-    delegate: bool = False,
-) -> str:
-    """Returns a program's stdout. Raises PluginError with the program's stderr, or, if the program
-    is a delegate, with the delegate's own error."""
-    stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
-    stdout = os.memfd_create("stdout", os.MFD_CLOEXEC)
-    stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
-    try:
-        os.write(stdin, text.encode())
-        os.lseek(stdin, 0, os.SEEK_SET)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, own, number) for number, own in enumerate((stdin, stdout, stderr))
-        ]
-        pid = os.posix_spawnp(argv[0], argv, dict(environment or os.environ), file_actions=actions)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        output, said = (
-            os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
-            for fd in (stdout, stderr)
-        )
-    finally:
-        for descriptor in (stdin, stdout, stderr):
-            os.close(descriptor)
-    if code and check:
-        if delegate:
-            _raise_delegates(output)
-        raise PluginError(
-            f"{' '.join(argv)}: {said.strip() or output.strip() or f'exit status {code}'}",
-        )
-    return output
-
-
-def _raise_delegates(output: str) -> None:
-    try:
-        error = json.loads(output)
-        raise PluginError(
-            str(error["msg"]),
-            int(error.get("code", INTERNAL)),
-            str(error.get("details", "")),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return
-
-
-def found(kind: str) -> str:
-    """The path of another plugin in CNI_PATH. Raises PluginError."""
-    folders = os.environ.get("CNI_PATH", "")
-    paths = [os.path.join(folder, kind) for folder in folders.split(":") if folder]
-    path = next((path for path in paths if os.path.isfile(path)), None)
-    if path is None or "/" in kind:
-        raise PluginError(f'failed to find plugin "{kind}" in path [{folders}]')
-    return path
-
-
-def delegated(
-    call: Call, kind: str, verb: str, config: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Runs another plugin (SPEC.md section 4, delegation) with config, or with this plugin's own
-    configuration. Raises PluginError."""
-    text = json.dumps(call.config if config is None else config)
-    output = run([found(kind)], text, environment=os.environ | {"CNI_COMMAND": verb}, delegate=True)
-    try:
-        answer: Any = json.loads(output) if output else {}
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict) or not _is_addresses(answer.get("ips") or []):
-        raise PluginError(f'plugin "{kind}" answered no result: {output[:200]}')
-    return answer
-
-
-def in_namespace(netns: str, lines: list[str]) -> None:
-    """Runs `ip -batch` in the pod's namespace. Raises PluginError."""
-    run(["nsenter", f"--net={netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
-
-
-def on_node(lines: list[str]) -> None:
-    """Runs `ip -batch` on the node. Raises PluginError."""
-    run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
-
-
-def mac_of(ifname: str, netns: str = "") -> str:
-    inside = ["nsenter", f"--net={netns}"] if netns else []
-    return str(
-        json.loads(run([*inside, "ip", "-json", "link", "show", "dev", ifname]))[0]["address"],
-    )
-
-
-def delete_link(name: str) -> None:
-    """Deletes a device of the node if it exists."""
-    if os.path.exists(f"/sys/class/net/{name}"):  # noqa: PTH110
-        run(["ip", "link", "delete", "dev", name], check=False)

@@ -19,7 +19,9 @@ from pathlib import Path
 from kubewire.components.base.sources import IMPORTED_FROM
 from kubewire.components.kernel.files import replace
 
-_CONTRACT = "kubewire.components.networks.cni_plugin.contract"
+_SHARED = tuple(
+    f"kubewire.components.networks.cni_plugin.{name}" for name in ("contract", "execution")
+)
 _MAIN = """\
 import os, sys
 from {} import main
@@ -31,13 +33,13 @@ os._exit(code)
 
 def pack(module: str, others: Iterable[str] = ()) -> bytes:
     """module: the dotted name of the module with main(argv). others: modules it imports besides the
-    contract."""
+    contract and its execution."""
     system = Path("/usr/bin/python3")
     interpreter = system if system.exists() else Path(sys.executable).resolve()
     archive = io.BytesIO()
     packages: set[str] = set()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-        for name in sorted({module, _CONTRACT, *others}):
+        for name in sorted({module, *_SHARED, *others}):
             path = f"{name.replace('.', '/')}.py"
             source = (IMPORTED_FROM / path).read_bytes()
             packed.writestr(path, source)

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 
-from kubewire.components.networks.cni_plugin import contract
+from kubewire.components.networks.cni_plugin import contract, execution
 from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, Call, PluginError
 
 TYPE_CHECKING = False  # typing itself takes 3 ms to load
@@ -115,21 +115,20 @@ def delegate_config(conf: dict[str, Any], env: dict[str, Any]) -> dict[str, Any]
 
 def delegated(call: Call, verb: str, config: dict[str, Any]) -> dict[str, Any]:
     """Returns the delegate's result. Raises PluginError with the delegate's own error."""
-    contract.found(config["type"])
+    execution.found(config["type"])
     try:
-        return contract.delegated(call, config["type"], verb, config)
+        return execution.delegated(call, config["type"], verb, config)
     except PluginError as error:
         prefix = "failed to delegate add: " if verb == "ADD" else ""
         raise PluginError(f"{prefix}{error.msg}", error.code, error.details) from None
 
 
 def scratch_path(call: Call) -> str:
-    return os.path.join(call.config.get("dataDir") or DEFAULT_DATA_DIR, call.container)
+    return os.path.join(call.config.get("dataDir") or DEFAULT_DATA_DIR, call.attachment)
 
 
 def add(call: Call) -> dict[str, Any]:
-    env = load_subnet_env(call.config.get("subnetFile") or DEFAULT_SUBNET_FILE)
-    config = delegate_config(call.config, env)
+    config = _current(call)
     path = scratch_path(call)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     # DEL must use the configuration of ADD, even if subnet.env has changed or disappeared in
@@ -171,23 +170,37 @@ def check(call: Call) -> dict[str, Any]:
     config = stored(call)
     if config is None:
         raise PluginError(f"no delegate configuration for container {call.container}", 3)
-    config["prevResult"] = call.config.get("prevResult")
+    config["prevResult"] = _with_next_hops(call.config["prevResult"])
     delegated(call, "CHECK", config)
     return {}
 
 
+def _with_next_hops(result: dict[str, Any]) -> dict[str, Any]:
+    """A route without a next hop goes by the gateway of an address of its family (SPEC.md, Success
+    result). The bridge plugin of Debian adds it so, but looks for a route without one."""
+    gateways = {
+        ":" in ip["gateway"]: ip["gateway"] for ip in result.get("ips") or [] if ip.get("gateway")
+    }
+    routes = []
+    for route in result.get("routes") or []:
+        gateway = gateways.get(":" in route["dst"])
+        routes.append({"gw": gateway, **route} if gateway else route)
+    return {**result, "routes": routes} if routes else result
+
+
 def status(call: Call) -> dict[str, Any]:
+    """Succeeds if flanneld has run, and the delegate is there and ready. Raises PluginError with
+    code 50."""
     try:
-        load_subnet_env(call.config.get("subnetFile") or DEFAULT_SUBNET_FILE)
+        return delegated(call, "STATUS", _current(call))
     except PluginError as error:
         raise PluginError(error.msg, UNAVAILABLE) from None
-    return {}
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Deletes this network's scratch files of containers that are gone; DEL released their
-    addresses."""
-    valid = call.valid_containers
+    """Deletes this network's scratch files of containers that are gone, and forwards the call to
+    the delegate, if that knows it."""
+    valid = call.valid_attachments
     folder = call.config.get("dataDir") or DEFAULT_DATA_DIR
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         path = os.path.join(folder, name)
@@ -198,7 +211,18 @@ def collect_garbage(call: Call) -> dict[str, Any]:
                 os.unlink(path)
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
-    return {}
+    try:
+        config = _current(call)
+    except PluginError:
+        return {}  # without subnet.env there is no delegate to ask
+    forwarded = {key: value for key, value in call.config.items() if key.startswith("cni.dev/")}
+    return delegated(call, "GC", config | forwarded)
+
+
+def _current(call: Call) -> dict[str, Any]:
+    """The delegate's configuration by the subnet.env of now. Raises PluginError."""
+    env = load_subnet_env(call.config.get("subnetFile") or DEFAULT_SUBNET_FILE)
+    return delegate_config(call.config, env)
 
 
 VERBS = {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage}

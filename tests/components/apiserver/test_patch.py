@@ -8,9 +8,9 @@ from kubewire.components.apiserver.registry.patch import (
     PatchError,
     PatchTestFailed,
     json_patch,
-    merge_patch,
     strategic_merge,
 )
+from kubewire.components.kubeapi.mergepatch import merge_patch
 
 # RFC 7386, appendix A, as it stands there.
 RFC_7386 = [

@@ -3,7 +3,7 @@
 import pytest
 
 from kubewire.components.apiserver.http.connect import stream_parameters
-from kubewire.components.apiserver.http.requestinfo import flag
+from kubewire.components.apiserver.http.requestinfo import flag, parse
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,17 @@ def test_a_parameter_that_is_not_given_is_off() -> None:
 def test_pythons_booleans_reach_the_kubelet() -> None:
     query = [("command", "ls"), ("stdin", "False"), ("stdout", "True"), ("stderr", "True"), ("tty", "False")]
     assert stream_parameters(query) == [("output", "1"), ("error", "1"), ("command", "ls")]
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "rest"),
+    [
+        pytest.param("pods/p/proxy/a%20b/c", "p", "/a%20b/c", id="the rest stays as it was sent"),
+        pytest.param("services/https%3As%3A443/proxy/x", "https:s:443", "/x", id="a name with escapes"),
+        pytest.param("services/p/proxy", "p", "", id="no rest"),
+        pytest.param("services/p/proxy/", "p", "/", id="a slash alone"),
+    ],
+)
+def test_the_rest_of_a_path_after_a_connecting_subresource(path: str, name: str, rest: str) -> None:
+    info = parse("GET", f"/api/v1/namespaces/default/{path}", {})
+    assert (info.name, info.rest) == (name, rest)

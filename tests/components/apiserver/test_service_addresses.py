@@ -85,7 +85,7 @@ def test_each_cluster_ip_is_an_ip_address_of_its_service(server):
         "ipaddress.kubernetes.io/ip-family": "IPv4",
         "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
     }
-    assert made["spec"]["parentRef"] == {"group": "", "namespace": "default", "name": "web", "resource": "services"}
+    assert made["spec"]["parentRef"] == {"namespace": "default", "name": "web", "resource": "services"}
     kubectl(server, "delete", "service", "web", "both")
     assert set(addresses(server)) == {"10.99.0.1"}
 

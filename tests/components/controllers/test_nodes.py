@@ -15,6 +15,7 @@ from kubewire.components.controllers.nodes.health import (
     wanted_taints,
 )
 from kubewire.components.controllers.nodes.ipam import CidrSet, RangeExhausted, occupy_all
+from kubewire.components.controllers.nodes.ttl import next_step, seconds_of
 from tests.components.controllers.objects import NOW, at, node, pod, stamp
 from tests.existing import existing
 
@@ -122,3 +123,20 @@ def test_pods_of_a_silent_node_are_not_ready():
     conditions = existing(not_ready_pod_conditions(pod("p"), at(5)))
     assert conditions[0]["status"] == "False"
     assert not_ready_pod_conditions(pod("p", ready=False), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds"),
+    [
+        pytest.param([3], 0, id="a small cluster"),
+        pytest.param([101], 15, id="a larger one"),
+        pytest.param([101, 95], 15, id="a little smaller again"),
+        pytest.param([101, 89], 0, id="small again"),
+        pytest.param([600, 5000], 300, id="a very large one"),
+    ],
+)
+def test_kubelets_of_a_large_cluster_may_cache_longer(sizes, seconds):
+    step = 0
+    for size in sizes:
+        step = next_step(step, size)
+    assert seconds_of(step) == seconds

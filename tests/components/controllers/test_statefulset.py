@@ -6,7 +6,7 @@ import pytest
 
 from kubewire.components.controllers.pods import is_ready
 from kubewire.components.controllers.statefulset.plan import plan
-from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS
+from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, PERSISTENTVOLUMECLAIMS, PODS, STATEFULSETS
 from tests.components.controllers.objects import template, workload
 from tests.components.controllers.world import World
 
@@ -165,3 +165,58 @@ def test_revisions_beyond_the_limit_are_deleted():
         change(world, template=template(f"nginx:{number}"))
         world.settle(sync)
     assert sorted(item["revision"] for item in world.all(CONTROLLERREVISIONS)) == [4, 5]
+
+
+def claiming(**spec):
+    template = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+    return start(**{"volumeClaimTemplates": [template], **spec})
+
+
+def sync_with_claims(world):
+    statefulset = world.get(STATEFULSETS, "web")
+    held = {item["metadata"]["name"]: item for item in world.all(PERSISTENTVOLUMECLAIMS)}
+    revisions = world.all(CONTROLLERREVISIONS)
+    return world.apply(plan(statefulset, world.all(PODS), revisions, world.now, held).actions)
+
+
+def owners(world):
+    return {
+        item["metadata"]["name"]: [owner["uid"] for owner in item["metadata"].get("ownerReferences") or []]
+        for item in world.all(PERSISTENTVOLUMECLAIMS)
+    }
+
+
+def test_each_pod_has_a_claim_of_its_own_which_outlives_it():
+    world = claiming(replicas=2)
+    world.settle(sync_with_claims)
+    assert world.names(PERSISTENTVOLUMECLAIMS) == ["data-web-0", "data-web-1"]
+    volumes = world.get(PODS, "web-1")["spec"]["volumes"]
+    assert volumes == [{"name": "data", "persistentVolumeClaim": {"claimName": "data-web-1"}}]
+    assert world.get(PERSISTENTVOLUMECLAIMS, "data-web-0")["metadata"]["labels"] == {"app": "web"}
+    change(world, replicas=0)
+    world.settle(sync_with_claims)
+    assert owners(world) == {"data-web-0": [], "data-web-1": []}
+
+
+def test_the_retention_policy_makes_claims_dependents_of_the_set_or_of_pods_that_are_scaled_away():
+    policy = {"whenDeleted": "Delete", "whenScaled": "Delete"}
+    world = claiming(replicas=2, persistentVolumeClaimRetentionPolicy=policy)
+    world.settle(sync_with_claims)
+    assert owners(world) == {"data-web-0": ["uid-web"], "data-web-1": ["uid-web"]}
+    leaving = world.get(PODS, "web-1")["metadata"]["uid"]
+    change(world, replicas=1)
+    sync_with_claims(world)
+    assert owners(world) == {"data-web-0": ["uid-web"], "data-web-1": [leaving]}
+    change(world, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"})
+    world.settle(sync_with_claims)
+    assert owners(world)["data-web-0"] == []
+
+
+def test_a_pod_waits_until_the_old_claim_of_its_ordinal_is_gone():
+    world = claiming(replicas=1)
+    world.settle(sync_with_claims)
+    world.get(PERSISTENTVOLUMECLAIMS, "data-web-0")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.get(PODS, "web-0")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.run_pods()
+    sync_with_claims(world)
+    assert world.names(PODS) == []

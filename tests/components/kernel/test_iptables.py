@@ -12,6 +12,7 @@ from kubewire.components.kernel import iproute, ipset, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset, parse, transaction
 from kubewire.components.networks.aws_vpc_cni import dataplane as aws
+from kubewire.components.networks.aws_vpc_cni.environment import Configuration
 from kubewire.components.networks.azure_cni import masquerade as azure
 from kubewire.components.networks.calico import dataplane as calico
 from kubewire.components.networks.flannel import rules as flannel
@@ -102,7 +103,7 @@ AGENTS = {
     "calico, IPv6": (calico.rules(POOLS, [calico.VXLAN6], calico.IPV6), 6),
     "weave": (weave.rules(SUBNET, None), 4),
     "weave, encrypted": (weave.rules(SUBNET, [ASSOCIATION]), 4),
-    "aws-vpc": (aws.rules("172.18.0.0/16", "172.18.0.3", "eth0"), 4),
+    "aws-vpc": (aws.rules("172.18.0.0/16", "172.18.0.3", "eth0", Configuration()), 4),
     "azure": (azure.rules(["172.18.0.0/16", "10.244.0.0/16"]), 4),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -312,10 +313,41 @@ def test_terminal(client: RuntimeClient, where: str) -> None:
     ours.close()
 
 
+def test_the_shell_of_busybox_passes_variables_on_whose_names_are_no_identifiers(client: RuntimeClient) -> None:
+    """Debian's own /bin/sh, dash, drops them."""
+    container = pause(client, Mount("/bin/sh", "sh", "tools"), Mount("/bin/sysctl", "sysctl", "tools"))
+    script = "env; /bin/sysctl -n net.ipv4.ip_forward"
+    asked = ProcessSpec(argv=("/bin/sh", "-c", script), container=container.id, add_env={"a-b.c": "kept"})
+    done = client.run(asked, timeout=10)
+    said = done.stdout.decode().splitlines()
+    assert "a-b.c=kept" in said
+    assert said[-1] in ("0", "1")
+    shell = in_container(client, container, "/bin/sh", "-c", 'echo "$0" "$@"; no-such 2>&1 || true', "zero", "a b")
+    assert shell == "zero a b\nzero: line 0: no-such: not found", "without such names it is BusyBox's"
+
+
 def test_tools_of_images(client: RuntimeClient) -> None:
     container = pause(client, Mount("/opt/busybox/bin", "busybox", "tools"), Mount("/agnhost", "agnhost", "tools"))
     assert "BusyBox" in in_container(client, container, "sh", "-c", "/opt/busybox/bin/nslookup --help 2>&1 | head -1")
-    assert in_container(client, container, "/agnhost", "entrypoint-tester", "a b") == "[entrypoint-tester a b]"
+    assert in_container(client, container, "/agnhost", "entrypoint-tester", "a b") == "[/agnhost entrypoint-tester a b]"
+
+
+def test_the_program_of_nonewprivs_gains_root(client: RuntimeClient) -> None:
+    place = "/usr/local/bin/nonewprivs"
+    container = pause(client, Mount(place, "nonewprivs", "tools"), Mount(f"{place}-id", "nonewprivs-id", "tools"))
+    try:
+        done = client.run(ProcessSpec(argv=(place,), container=container.id, user=1000), timeout=10)
+    except StartError as error:
+        assert error.errno == errno.EINVAL, "a user namespace of one user has no other"
+    else:
+        assert done.stdout == b"Effective uid: 0\n"
+
+
+def test_the_test_images_have_a_certificate_for_localhost(client: RuntimeClient) -> None:
+    files = [Mount(f"/localhost.{kind}", f"localhost.{kind}", "tools") for kind in ("crt", "key")]
+    container = pause(client, *files)
+    assert "BEGIN CERTIFICATE" in in_container(client, container, "cat", "/localhost.crt")
+    assert "PRIVATE KEY" in in_container(client, container, "cat", "/localhost.key")
 
 
 def test_a_light_container_costs_little_memory(client: RuntimeClient, sandbox: Sandbox) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.cluster import schemas
+from kubewire.components.apiserver.kinds.cluster import schemarules, schemas
 from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
     immutable,
@@ -124,7 +124,8 @@ def _versions(versions: list[dict[str, Any]]) -> list[FieldError]:
                 errors.append(required(at, "must not be empty at the root"))
             else:
                 errors.append(invalid(at, schema["type"], "must be object at the root"))
-        errors += schemas.errors(schema or {}, f"{path}.schema.openAPIV3Schema")
+        at = f"{path}.schema.openAPIV3Schema"
+        errors += schemas.errors(schema or {}, at) or schemarules.errors(schema or {}, at)
         errors += _subresources(version, path) + _paths(version, path)
     if any(count > 1 for count in Counter(version.get("name") for version in versions).values()):
         text = "must contain unique version names"

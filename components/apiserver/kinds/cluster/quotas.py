@@ -1,4 +1,4 @@
-"""LimitRange and ResourceQuota (core/v1); they are stored but not enforced."""
+"""LimitRange and ResourceQuota (core/v1); admission and a controller act on them."""
 
 from __future__ import annotations
 

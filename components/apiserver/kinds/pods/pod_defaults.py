@@ -26,14 +26,13 @@ def default_pod(obj: KubeObject) -> None:
 
 
 def default_pod_template(template: KubeObject) -> None:
-    """Defaults of a PodTemplateSpec; requests and enableServiceLinks are defaulted in the pod
-    only.
+    """Defaults of a PodTemplateSpec.
+
+    Requests, enableServiceLinks and (since 1.28) the host ports of the host's network are
+    defaulted in the pod only.
     """
     template.setdefault("metadata", {})
-    spec = template.setdefault("spec", {})
-    default_pod_spec(spec)
-    if spec.get("hostNetwork"):
-        _host_ports(_containers(spec, "containers", "initContainers"))
+    default_pod_spec(template.setdefault("spec", {}))
 
 
 def default_pod_spec(spec: dict[str, Any]) -> None:

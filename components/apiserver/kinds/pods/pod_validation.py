@@ -21,7 +21,10 @@ from kubewire.components.apiserver.kinds.fielderrors import (
 )
 from kubewire.components.apiserver.kinds.labelselectors import (
     validate_selector,
-    values_fit_operator,
+)
+from kubewire.components.apiserver.kinds.nodeselectors import (
+    validate_node_selector,
+    validate_node_term,
 )
 from kubewire.components.apiserver.kinds.pods.container_validation import (
     PodContext,
@@ -29,6 +32,7 @@ from kubewire.components.apiserver.kinds.pods.container_validation import (
     validate_ephemeral_containers,
     validate_init_containers,
 )
+from kubewire.components.apiserver.kinds.pods.sysctl_validation import validate_sysctls
 from kubewire.components.apiserver.kinds.pods.volume_validation import validate_volumes
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.resources import KubeObject
@@ -166,15 +170,7 @@ def _security_context(context: Mapping[str, Any], path: str) -> list[FieldError]
             errors += in_range(f"{path}.{key}", context[key], 0, 2**32 - 1)
     for index, group in enumerate(context.get("supplementalGroups") or ()):
         errors += in_range(f"{path}.supplementalGroups[{index}]", group, 0, 2**32 - 1)
-    seen = set[str]()
-    for index, sysctl in enumerate(context.get("sysctls") or ()):
-        name = sysctl.get("name") or ""
-        if not name:
-            errors.append(required(f"{path}.sysctls[{index}].name"))
-        elif name in seen:
-            errors.append(duplicate(f"{path}.sysctls[{index}].name", name))
-        seen.add(name)
-    return errors
+    return errors + validate_sysctls(context.get("sysctls") or (), f"{path}.sysctls")
 
 
 def _dns_config(
@@ -380,37 +376,12 @@ def _node_affinity(affinity: Mapping[str, Any], path: str) -> list[FieldError]:
     errors = []
     selector = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     if selector is not None:
-        at = f"{path}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-        if not selector.get("nodeSelectorTerms"):
-            errors.append(required(at, "must have at least one node selector term"))
-        for index, term in enumerate(selector.get("nodeSelectorTerms") or ()):
-            errors += _node_term(term, f"{at}[{index}]")
+        at = f"{path}.requiredDuringSchedulingIgnoredDuringExecution"
+        errors += validate_node_selector(selector, at)
     for index, weighted in enumerate(
         affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or (),
     ):
         at = f"{path}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
         errors += _weight(weighted, at)
-        errors += _node_term(weighted.get("preference") or {}, f"{at}.preference")
+        errors += validate_node_term(weighted.get("preference") or {}, f"{at}.preference")
     return errors
-
-
-def _node_term(term: Mapping[str, Any], path: str) -> list[FieldError]:
-    errors = []
-    for index, requirement in enumerate(term.get("matchExpressions") or ()):
-        errors += _node_requirement(requirement, f"{path}.matchExpressions[{index}]")
-    for index, requirement in enumerate(term.get("matchFields") or ()):
-        if requirement.get("key") != "metadata.name":
-            at = f"{path}.matchFields[{index}].key"
-            errors.append(invalid(at, requirement.get("key", ""), "not a valid field selector key"))
-    return errors
-
-
-def _node_requirement(requirement: Mapping[str, Any], path: str) -> list[FieldError]:
-    operator = requirement.get("operator", "")
-    values = requirement.get("values") or []
-    if operator in ("Gt", "Lt"):
-        text = "must be specified single value when `operator` is 'Lt' or 'Gt'"
-        errors = [] if len(values) == 1 else [required(f"{path}.values", text)]
-    else:
-        errors = values_fit_operator(operator, values, path)
-    return errors + by_rule(names.qualified_name, f"{path}.key", requirement.get("key") or "")

@@ -13,7 +13,6 @@ from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, ke
 from kubewire.components.apiserver.kinds.workloads.workload import (
     as_number,
     at_most_all,
-    drop_zero_counts,
     int_or_percent,
     not_negative_fields,
     selector_is_immutable,
@@ -48,16 +47,7 @@ _COUNTS = (
 )
 
 
-_OMITTED_ZEROS = (
-    "observedGeneration",
-    "updatedNumberScheduled",
-    "numberAvailable",
-    "numberUnavailable",
-)
-
-
 def default(obj: KubeObject) -> None:
-    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     strategy = spec.setdefault("updateStrategy", {})
     if not strategy.get("type"):

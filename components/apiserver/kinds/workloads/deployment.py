@@ -22,7 +22,6 @@ from kubewire.components.apiserver.kinds.strategy import (
 from kubewire.components.apiserver.kinds.workloads.workload import (
     as_number,
     at_most_all,
-    drop_zero_counts,
     int_or_percent,
     not_negative_fields,
     replica_status,
@@ -44,18 +43,7 @@ COLUMNS = (
 )
 
 
-_OMITTED_ZEROS = (
-    "observedGeneration",
-    "replicas",
-    "updatedReplicas",
-    "readyReplicas",
-    "availableReplicas",
-    "unavailableReplicas",
-)
-
-
 def default(obj: KubeObject) -> None:
-    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     strategy = spec.setdefault("strategy", {})

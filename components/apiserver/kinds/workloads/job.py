@@ -13,7 +13,6 @@ from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_te
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.apiserver.kinds.workloads.workload import (
-    drop_zero_counts,
     not_negative_fields,
     selector_is_immutable,
     validate_selector_and_template,
@@ -35,7 +34,6 @@ _NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
 def default(job: KubeObject) -> None:
-    drop_zero_counts(job, "active", "succeeded", "failed")
     _default_spec(job.setdefault("spec", {}))
     _generate_selector(job)
 

@@ -10,7 +10,6 @@ from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_te
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.apiserver.kinds.workloads.workload import (
-    drop_zero_counts,
     not_negative_fields,
     replica_status,
     selector_is_immutable,
@@ -30,16 +29,7 @@ COLUMNS = (
 )
 
 
-_OMITTED_ZEROS = (
-    "fullyLabeledReplicas",
-    "readyReplicas",
-    "availableReplicas",
-    "observedGeneration",
-)
-
-
 def default(obj: KubeObject) -> None:
-    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     default_pod_template(spec.setdefault("template", {}))

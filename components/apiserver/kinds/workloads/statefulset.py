@@ -18,7 +18,6 @@ from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_te
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.apiserver.kinds.workloads.workload import (
-    drop_zero_counts,
     int_or_percent,
     not_negative_fields,
     validate_selector_and_template,
@@ -35,11 +34,7 @@ COLUMNS = (
 
 
 #: availableReplicas is not among them, because it is always shown.
-_OMITTED_ZEROS = ("observedGeneration", "readyReplicas", "currentReplicas", "updatedReplicas")
-
-
 def default(obj: KubeObject) -> None:
-    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     if not spec.get("podManagementPolicy"):
         spec["podManagementPolicy"] = "OrderedReady"

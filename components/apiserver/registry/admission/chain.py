@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.default_ingress_class import (
+    DefaultIngressClass,
+)
 from kubewire.components.apiserver.registry.admission.default_toleration_seconds import (
     DefaultTolerationSeconds,
 )
+from kubewire.components.apiserver.registry.admission.limit_ranger import LimitRanger
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
 from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
+from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
     ServiceAddresses,
+)
+from kubewire.components.apiserver.registry.admission.storage import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
 )
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.store import Store
@@ -23,11 +34,19 @@ from kubewire.components.apiserver.store import Store
 #: Upstream's order (AllOrderedPlugins of kubeapiserver/options/plugins.go).
 PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
+    LimitRanger,
     ServiceAccount,
     NodeRestriction,
+    PodSecurity,
     Priority,
     DefaultTolerationSeconds,
+    DefaultStorageClass,
+    StorageObjectInUseProtection,
+    PersistentVolumeClaimResize,
+    DefaultIngressClass,
 )
+#: What comes after the plugins that ask other programs, because it counts what is really written.
+LAST: tuple[type[Plugin], ...] = (ResourceQuota,)
 
 
 class Admission:
@@ -40,8 +59,12 @@ class Admission:
         plugins: tuple[type[Plugin], ...] = PLUGINS,
         outside: tuple[Plugin, ...] = (),
     ) -> None:
-        """outside has the plugins that ask other programs or policies; they come last."""
-        self._plugins = (*(plugin(store) for plugin in plugins), *outside)
+        """outside has the plugins that ask other programs or policies; they come late."""
+        self._plugins = (
+            *(plugin(store) for plugin in plugins),
+            *outside,
+            *(plugin(store) for plugin in LAST),
+        )
         self._outside = outside
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
         self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}

@@ -13,13 +13,19 @@ from kubewire.components.kubeapi.resources import KubeObject
 class Types(Protocol):
     """The knowledge of the openapi package about the built-in types."""
 
-    def metadata_error(self, metadata: object) -> str: ...
-    def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
-    def prune(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+    def decode(self, obj: KubeObject, group: str, version: str, kind: str) -> Decoded: ...
+    def decode_metadata(self, metadata: object) -> Decoded: ...
+
+
+class Decoded(Protocol):
+    """Why Go could not decode an object, "" if it can."""
+
+    @property
+    def error(self) -> str: ...
 
 
 class Decoder:
-    """decoder(served, obj) checks the types, drops unknown fields and fills in defaults, in place.
+    """decoder(served, obj) brings it into its canonical form and fills in defaults, in place.
 
     What does not fit is the fault of the server's own configuration: it raises 500.
     """
@@ -30,17 +36,13 @@ class Decoder:
     def __call__(self, served: Served, obj: KubeObject) -> None:
         if not isinstance(obj.get("metadata"), dict):
             obj["metadata"] = {}
-        address = (served.group, served.version, served.kind)
         if served.custom:
-            text = self._types.metadata_error(obj["metadata"])
+            text = self._types.decode_metadata(obj["metadata"]).error
         else:
-            text = next(iter(self._types.type_errors(obj, *address)), "")
+            text = self._types.decode(obj, served.group, served.version, served.kind).error
         if text:
             raise status.internal_error(text)
         obj["kind"], obj["apiVersion"] = served.kind, served.api_version
-        if served.custom:
-            served.prune(obj)
-        else:
-            self._types.prune(obj, *address)
+        served.prune(obj)
         served.spec.default(obj)
         drop_empty(obj["metadata"])

@@ -11,13 +11,14 @@ import json
 import socket
 from hashlib import sha1
 
-from kubewire.components.networks.cni_plugin import contract
+from kubewire.components.networks.cni_plugin import contract, execution
 from kubewire.components.networks.cni_plugin.contract import (
-    INTERNAL,
     TRY_AGAIN_LATER,
     UNAVAILABLE,
     Call,
     PluginError,
+)
+from kubewire.components.networks.cni_plugin.execution import (
     delete_link,
     in_namespace,
     mac_of,
@@ -37,7 +38,7 @@ _SECONDS = 10.0
 def host_veth(call: Call) -> str:
     """vethPrefix and a hash of the pod's name (GeneratePodHostVethName)."""
     prefix = call.config.get("vethPrefix") or "eni"
-    return str(prefix) + sha1(f"{call.namespace}.{call.pod}".encode()).hexdigest()[:11]
+    return str(prefix) + sha1(call.workload.encode()).hexdigest()[:11]
 
 
 def ask(method: str, **parameters: Any) -> dict[str, Any]:
@@ -59,14 +60,15 @@ def ask(method: str, **parameters: Any) -> dict[str, Any]:
 
 def add(call: Call) -> dict[str, Any]:
     """Assigns an address, creates the veth, routes and rules; undoes all of it if a step fails."""
-    answer = ask("AddNetwork", sandbox=call.container, pod=call.pod, namespace=call.namespace)
+    execution.refuse_existing(call)
+    answer = ask("AddNetwork", sandbox=call.attachment, pod=call.pod, namespace=call.namespace)
     if not answer.get("success"):
         raise PluginError("add cmd: failed to assign an IP address to container")
     try:
         mac = connect(call, answer["address"], int(answer["table"]))
     except (PluginError, OSError):
         _disconnect(call, answer["address"])
-        ask("DelNetwork", sandbox=call.container)
+        ask("DelNetwork", sandbox=call.attachment)
         raise
     veth = host_veth(call)
     host = {"name": veth, "mac": mac_of(veth)}
@@ -90,8 +92,8 @@ def connect(call: Call, address: str, table: int) -> str:
         [
             f"address add {address}/32 dev {call.ifname}",
             f"link set dev {call.ifname} up",
-            f"route add {GATEWAY} dev {call.ifname} scope link",
-            f"route add default via {GATEWAY} dev {call.ifname}",
+            f"route append {GATEWAY} dev {call.ifname} scope link",
+            f"route append default via {GATEWAY} dev {call.ifname}",
             # No interface has the gateway's address, so no ARP request is answered: the entry is
             # permanent.
             f"neigh replace {GATEWAY} lladdr {mac_of(veth)} dev {call.ifname} nud permanent",
@@ -117,44 +119,15 @@ def _disconnect(call: Call, address: str) -> None:
 
 def delete(call: Call) -> dict[str, Any]:
     """Idempotent: succeeds for a sandbox that ipamd does not know."""
-    answer = ask("DelNetwork", sandbox=call.container)
-    address = answer.get("address") or _previous(call)
-    _disconnect(call, address)
+    answer = ask("DelNetwork", sandbox=call.attachment)
+    _disconnect(call, answer.get("address") or next(iter(call.addresses), ""))
     return {}
 
 
-def _previous(call: Call) -> str:
-    for ip in (call.config.get("prevResult") or {}).get("ips") or []:
-        return str(ip["address"].partition("/")[0])
-    return ""
-
-
 def check(call: Call) -> dict[str, Any]:
-    """Checks prevResult's address in the pod and the route to it on the node. Raises
-    PluginError."""
-    address = _previous(call)
-    shown = json.loads(
-        run(
-            [
-                "nsenter",
-                f"--net={call.netns}",
-                "ip",
-                "-json",
-                "address",
-                "show",
-                "dev",
-                call.ifname,
-            ],
-        ),
-    )
-    if address and not any(
-        info.get("local") == address for link in shown for info in link.get("addr_info", ())
-    ):
-        raise PluginError(f"{call.ifname} has no address {address}", INTERNAL)
-    if address and not json.loads(
-        run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
-    ):
-        raise PluginError(f"no route to {address} on {host_veth(call)}", INTERNAL)
+    """Checks the pod and the node's route to it. Raises PluginError."""
+    execution.check_pod(call)
+    execution.check_node(call, host_veth(call))
     return {}
 
 
@@ -169,7 +142,7 @@ def status(call: Call) -> dict[str, Any]:
 
 def collect_garbage(call: Call) -> dict[str, Any]:
     """Releases addresses whose sandboxes are gone."""
-    for gone in ask("Collect", valid=sorted(call.valid_containers))["released"]:
+    for gone in ask("Collect", valid=sorted(call.valid_attachments))["released"]:
         run(["ip", "rule", "delete", "to", gone, "priority", "512"], check=False)
         run(["ip", "rule", "delete", "from", gone, "priority", "1536"], check=False)
     return {}

@@ -7,20 +7,21 @@ milliseconds.
 
 from __future__ import annotations
 
-import json
 import socket
 from hashlib import sha1
 
 from kubewire.components.networks.azure_cni.plugin.state import NoAddress, Store
-from kubewire.components.networks.cni_plugin import contract
+from kubewire.components.networks.cni_plugin import contract, execution
 from kubewire.components.networks.cni_plugin.contract import (
     INVALID_CONFIG,
     UNAVAILABLE,
     Call,
     PluginError,
+    ip_entry,
+)
+from kubewire.components.networks.cni_plugin.execution import (
     delete_link,
     in_namespace,
-    ip_entry,
     mac_of,
     on_node,
     run,
@@ -38,7 +39,7 @@ _SECONDS = 10.0
 
 
 def host_veth(call: Call) -> str:
-    return "azv" + sha1(f"{call.namespace}.{call.pod}".encode()).hexdigest()[:11]
+    return "azv" + sha1(call.workload.encode()).hexdigest()[:11]
 
 
 def pool(call: Call) -> list[str]:
@@ -88,7 +89,7 @@ def request(call: Call) -> str:
     with Store() as store:
         store.refresh(addresses)
         try:
-            return f"{store.request(call.container)}/32"
+            return f"{store.request(call.attachment)}/32"
         except NoAddress as error:
             raise PluginError(f"Failed to allocate address: {error}") from None
 
@@ -104,11 +105,12 @@ def ipam_delete(call: Call) -> dict[str, Any]:
 
 def release(call: Call) -> str:
     with Store() as store:
-        return store.release(call.container)
+        return store.release(call.attachment)
 
 
 def add(call: Call) -> dict[str, Any]:
     """Assigns an address, creates the veth and routes; undoes both if a step fails."""
+    execution.refuse_existing(call)
     prefix = request(call)
     address = prefix.partition("/")[0]
     try:
@@ -141,8 +143,8 @@ def connect(call: Call, address: str) -> str:
         [
             f"address add {address}/32 dev {call.ifname}",
             f"link set dev {call.ifname} up",
-            f"route add {GATEWAY} dev {call.ifname} scope link",
-            f"route add default via {GATEWAY} dev {call.ifname}",
+            f"route append {GATEWAY} dev {call.ifname} scope link",
+            f"route append default via {GATEWAY} dev {call.ifname}",
             f"neigh replace {GATEWAY} lladdr {mac_of(veth)} dev {call.ifname} nud permanent",
         ],
     )
@@ -163,29 +165,20 @@ def delete(call: Call) -> dict[str, Any]:
 
 
 def check(call: Call) -> dict[str, Any]:
-    """Checks prevResult's addresses in the pod and their routes on the node. Raises PluginError."""
-    for ip in (call.config.get("prevResult") or {}).get("ips") or []:
-        address = ip["address"].partition("/")[0]
-        show = [
-            "nsenter",
-            f"--net={call.netns}",
-            "ip",
-            "-json",
-            "address",
-            "show",
-            "dev",
-            call.ifname,
-        ]
-        if not any(
-            info.get("local") == address
-            for link in json.loads(run(show))
-            for info in link.get("addr_info", ())
-        ):
-            raise PluginError(f"{call.ifname} has no address {address}")
-        if not json.loads(
-            run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
-        ):
-            raise PluginError(f"no route to {address} on {host_veth(call)}")
+    """Checks the pod, the node's route to it and the assignment of its address. Raises
+    PluginError."""
+    execution.check_pod(call)
+    execution.check_node(call, host_veth(call))
+    return ipam_check(call)
+
+
+def ipam_check(call: Call) -> dict[str, Any]:
+    """Checks that the addresses of prevResult are assigned to this attachment. Raises
+    PluginError."""
+    with Store() as store:
+        for address in call.addresses:
+            if store.addresses.get(address) != call.attachment:
+                raise PluginError(f"{address} is not assigned to {call.attachment}")
     return {}
 
 
@@ -200,7 +193,7 @@ def status(call: Call) -> dict[str, Any]:
 
 def collect_garbage(call: Call) -> dict[str, Any]:
     with Store() as store:
-        for address in store.keep_only(call.valid_containers):
+        for address in store.keep_only(call.valid_attachments):
             run(["ip", "route", "delete", f"{address}/32"], check=False)
     return {}
 
@@ -216,7 +209,7 @@ _PROGRAMS = {
     "azure-vnet-ipam": {
         "ADD": ipam_add,
         "DEL": ipam_delete,
-        "CHECK": lambda call: {},
+        "CHECK": ipam_check,
         "STATUS": status,
         "GC": collect_garbage,
     },

@@ -15,13 +15,9 @@ from hashlib import sha1
 from kubewire.components.networks.calico.plugin import ipam
 from kubewire.components.networks.calico.plugin.datastore import ApiError, Datastore
 from kubewire.components.networks.calico.plugin.selector import SelectorError
-from kubewire.components.networks.cni_plugin import contract
-from kubewire.components.networks.cni_plugin.contract import (
-    UNAVAILABLE,
-    PluginError,
-    delegated,
-    run,
-)
+from kubewire.components.networks.cni_plugin import contract, execution
+from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError
+from kubewire.components.networks.cni_plugin.execution import delegated, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +46,9 @@ _ANNOTATIONS = "cni.projectcalico.org/"
 _TIMESTAMP = "%Y-%m-%d %H:%M:%S +0000 UTC"
 
 
-def host_veth(namespace: str, pod: str) -> str:
+def host_veth(workload: str) -> str:
     """The name of the node's end: "cali" and the start of a hash (names.VethNameForWorkload)."""
-    return "cali" + sha1(f"{namespace}.{pod}".encode()).hexdigest()[:11]
+    return "cali" + sha1(workload.encode()).hexdigest()[:11]
 
 
 class Call(contract.Call):
@@ -82,11 +78,11 @@ class Call(contract.Call):
 
     @property
     def handle(self) -> str:
-        return f"{self.config.get('name', '')}.{self.container}"
+        return f"{self.config.get('name', '')}.{self.attachment}"
 
     @property
     def veth(self) -> str:
-        return host_veth(self.namespace, self.pod)
+        return host_veth(self.workload)
 
 
 def ipam_add(call: Call) -> dict[str, Any]:
@@ -183,6 +179,7 @@ def _host_prefix(address: str) -> str:
 
 def add(call: Call) -> dict[str, Any]:
     """Assigns the addresses and connects the pod; undoes both if a step fails."""
+    execution.refuse_existing(call)
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
     result = ipam_add(call) if kind == "calico-ipam" else delegated(call, kind, "ADD")
     try:
@@ -218,8 +215,8 @@ def connect(call: Call, addresses: list[str]) -> str:
     ]
     inside.append(f"link set dev {call.ifname} up")
     for family in sorted(families):
-        inside.append(f"route add {_GATEWAYS[family]} dev {call.ifname} scope link")
-        inside.append(f"route add default via {_GATEWAYS[family]} dev {call.ifname}")
+        inside.append(f"route append {_GATEWAYS[family]} dev {call.ifname} scope link")
+        inside.append(f"route append default via {_GATEWAYS[family]} dev {call.ifname}")
     # The node's end first: only when it is up does it have the link-local address that is the
     # gateway.
     run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
@@ -273,40 +270,28 @@ def delete(call: Call) -> dict[str, Any]:
 
 
 def check(call: Call) -> dict[str, Any]:
-    """Checks the addresses of prevResult on the pod's end and their routes on the node. Raises
+    """Checks the pod, the node's routes to it and the assignment of its addresses. Raises
     PluginError."""
-    for ip in (call.config.get("prevResult") or {}).get("ips") or []:
-        address = ip["address"].partition("/")[0]
-        shown = run(
-            [
-                "nsenter",
-                f"--net={call.netns}",
-                "ip",
-                "-json",
-                "address",
-                "show",
-                "dev",
-                call.ifname,
-            ],
-        )
-        if not any(
-            info.get("local") == address
-            for link in json.loads(shown)
-            for info in link.get("addr_info", ())
-        ):
-            raise PluginError(f"{call.ifname} has no address {address}")
-        show = [
-            "ip",
-            "-json",
-            "-6" if ":" in address else "-4",
-            "route",
-            "show",
-            address,
-            "dev",
-            call.veth,
-        ]
-        if not json.loads(run(show) or "[]"):
-            raise PluginError(f"no route to {address} on {call.veth}")
+    execution.check_pod(call)
+    execution.check_node(call, call.veth)
+    kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
+    return ipam_check(call) if kind == "calico-ipam" else delegated(call, kind, "CHECK")
+
+
+def ipam_check(call: Call) -> dict[str, Any]:
+    """Checks that the addresses of prevResult are assigned to this attachment. Raises
+    PluginError."""
+    from kubewire.components.networks.calico.plugin import block
+
+    assigned_ones = {
+        address
+        for ipam_block in call.store.list(ipam.BLOCKS)
+        for address, handle, _ in block.allocations(ipam_block)
+        if handle == call.handle
+    }
+    for address in call.addresses:
+        if address not in assigned_ones:
+            raise PluginError(f"{address} is not assigned to {call.handle}")
     return {}
 
 
@@ -325,7 +310,7 @@ def status(call: Call) -> dict[str, Any]:
 
 def collect_garbage(call: Call) -> dict[str, Any]:
     """Releases addresses of this network and node whose containers are gone."""
-    valid = call.valid_containers
+    valid = call.valid_attachments
     prefix = f"{call.network}."
     from kubewire.components.networks.calico.plugin import block
 
@@ -347,7 +332,7 @@ _PROGRAMS = {
     "calico-ipam": {
         "ADD": ipam_add,
         "DEL": ipam_delete,
-        "CHECK": lambda call: {},
+        "CHECK": ipam_check,
         "STATUS": status,
         "GC": collect_garbage,
     },

@@ -11,14 +11,9 @@ from __future__ import annotations
 import json
 import os
 
-from kubewire.components.networks.cni_plugin import contract
-from kubewire.components.networks.cni_plugin.contract import (
-    UNAVAILABLE,
-    PluginError,
-    delegated,
-    delete_link,
-    run,
-)
+from kubewire.components.networks.cni_plugin import contract, execution
+from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError
+from kubewire.components.networks.cni_plugin.execution import delegated, delete_link, run
 from kubewire.components.networks.weave.plugin.client import Client, PeerError
 
 TYPE_CHECKING = False
@@ -28,6 +23,16 @@ if TYPE_CHECKING:
 BRIDGE = "weave"
 MTU = 1376
 HTTP_ADDR = "127.0.0.1:6784"
+
+
+def _veth(attachment: str) -> str:
+    """The name of the node's end: seven characters of the container's id, or of a hash for an
+    interface besides the usual one."""
+    if "." not in attachment:
+        return f"vethwepl{attachment[:7]}"
+    from hashlib import sha1
+
+    return f"vethwepl{sha1(attachment.encode()).hexdigest()[:7]}"
 
 
 class Call(contract.Call):
@@ -42,7 +47,7 @@ class Call(contract.Call):
     @property
     def veth(self) -> str:
         """The name of the node's end."""
-        return f"vethwepl{self.container[:7]}"
+        return _veth(self.attachment)
 
 
 def ipam_add(call: Call) -> dict[str, Any]:
@@ -60,30 +65,25 @@ def ipam_add(call: Call) -> dict[str, Any]:
 def _address(call: Call) -> str:
     wanted = call.ipam.get("ips") or []
     if not wanted:
-        return call.peer.allocate(call.container, call.ipam.get("subnet", ""))
+        return call.peer.allocate(call.attachment, call.ipam.get("subnet", ""))
     text = wanted[0] if "/" in wanted[0] else f"{wanted[0]}/32"
-    call.peer.claim(call.container, text)
+    call.peer.claim(call.attachment, text)
     return str(text)
 
 
 def ipam_delete(call: Call) -> dict[str, Any]:
-    call.peer.release(call.container)
+    call.peer.release(call.attachment)
     return {}
 
 
 def ipam_check(call: Call) -> dict[str, Any]:
     """Checks that the peer has assigned the address of prevResult to this container. Raises
     PluginError."""
-    have = {address.partition("/")[0] for address in call.peer.lookup(call.container)}
-    for address in _previous(call):
+    have = {address.partition("/")[0] for address in call.peer.lookup(call.attachment)}
+    for address in call.addresses:
         if address not in have:
-            raise PluginError(f"{address} is not allocated for {call.container}")
+            raise PluginError(f"{address} is not allocated for {call.attachment}")
     return {}
-
-
-def _previous(call: Call) -> list[str]:
-    ips = (call.config.get("prevResult") or {}).get("ips") or []
-    return [ip["address"].partition("/")[0] for ip in ips]
 
 
 def _of_version(call: Call, ip: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def add(call: Call) -> dict[str, Any]:
             raise PluginError(f"{text} functionality not supported")
     if call.config.get("prevResult"):
         raise PluginError("weave-net must be the first plugin of a chain")
+    execution.refuse_existing(call)
     try:
         result = _ipam(call, "ADD")
     except PeerError as error:
@@ -156,13 +157,15 @@ def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str
     lines = [f"address add {cidr} dev {call.ifname}", f"link set dev {call.ifname} up"]
     if routes is None and gateway:
         lines += (
-            [f"route add {gateway}/32 dev {call.ifname} scope link"] if cidr.endswith("/32") else []
+            [f"route append {gateway}/32 dev {call.ifname} scope link"]
+            if cidr.endswith("/32")
+            else []
         )
-        lines.append(f"route add default via {gateway} dev {call.ifname}")
+        lines.append(f"route append default via {gateway} dev {call.ifname}")
     for route in routes or ():
         via = route.get("gw") or gateway
         lines.append(
-            f"route add {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}",
+            f"route append {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}",
         )
     _in_pod(call, "".join(f"{line}\n" for line in lines))
     shown = run(
@@ -201,24 +204,7 @@ def delete(call: Call) -> dict[str, Any]:
 def check(call: Call) -> dict[str, Any]:
     """Checks the pod's end for prevResult's address, and that the node's end is on the bridge.
     Raises PluginError."""
-    shown = json.loads(
-        run(
-            [
-                "nsenter",
-                f"--net={call.netns}",
-                "ip",
-                "-json",
-                "address",
-                "show",
-                "dev",
-                call.ifname,
-            ],
-        ),
-    )
-    have = {info.get("local") for link in shown for info in link.get("addr_info", ())}
-    for address in _previous(call):
-        if address not in have:
-            raise PluginError(f"{call.ifname} has no address {address}")
+    execution.check_pod(call, with_default="routes" not in call.ipam)
     if not os.path.exists(f"/sys/class/net/{call.bridge}/brif/{call.veth}"):
         raise PluginError(f"{call.veth} is no port of {call.bridge}")
     return _ipam(call, "CHECK")
@@ -247,10 +233,10 @@ def ipam_status(call: Call) -> dict[str, Any]:
 def collect_garbage(call: Call) -> dict[str, Any]:
     """Releases addresses of containers that are gone, and deletes the node's ends of their
     veths."""
-    valid = call.valid_containers
+    valid = call.valid_attachments
     for container in call.peer.containers():
         if container not in valid:
-            delete_link(f"vethwepl{container[:7]}")
+            delete_link(_veth(container))
             call.peer.release(container)
     return {}
 

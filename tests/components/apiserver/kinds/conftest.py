@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kubewire.components.apiserver import openapi
 from kubewire.components.apiserver.kinds import KINDS
 from kubewire.components.apiserver.kinds.spec import KindSpec
 
@@ -20,14 +21,17 @@ def kind_of(name: str) -> KindSpec:
 
 @pytest.fixture
 def created() -> Callable[[str, Object], Object]:
-    """created("Pod", {...}): the object after prepare_create and the defaults, as the registry does."""
+    """created("Pod", {...}): the object as the registry has it before admission."""
 
     def create(name: str, obj: Object) -> Object:
         spec, made = kind_of(name), copy.deepcopy(obj)
         made["metadata"] = {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z", **made.get("metadata", {})}
         made["kind"], made["apiVersion"] = spec.resource.kind, spec.resource.api_version
+        types = (spec.resource.group, spec.resource.version, name)
+        assert not openapi.decode(made, *types).error
         spec.prepare_create(made)
         spec.default(made)
+        openapi.complete(made, *types)
         return made
 
     return create

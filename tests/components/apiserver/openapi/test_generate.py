@@ -121,6 +121,8 @@ def test_models_are_what_json_has(types: generate.Types) -> None:
             "fields": {"color": "s", "name": "s", "port": "x", "since": "u"},
             "required": ["name"],
             "named": {"color": "v1.Color"},
+            "always": ["name", "since"],
+            "pointers": ["port"],
         },
         core + "Thing": {
             "fields": {
@@ -132,6 +134,8 @@ def test_models_are_what_json_has(types: generate.Types) -> None:
             "patch": {"names": ["merge", ""], "parts": ["merge", "name"]},
             "keys": {"colors": [], "parts": ["name", "color"]},
             "named": {"colors": "v1.Color"},
+            "always": ["metadata", "parts"],
+            "pointers": ["sides"],
             "kind": ["", "v1", "Thing"],
         },
         "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"fields": {"name": "s"}},

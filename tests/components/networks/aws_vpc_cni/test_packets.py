@@ -14,6 +14,7 @@ import pytest
 
 from kubewire.components.kernel import iproute, iptables
 from kubewire.components.networks.aws_vpc_cni import dataplane
+from kubewire.components.networks.aws_vpc_cni.environment import Configuration
 from kubewire.components.networks.aws_vpc_cni.plugin import cni
 from kubewire.components.networks.aws_vpc_cni.pool import Eni
 from kubewire.components.networks.cni_plugin.contract import Call
@@ -85,10 +86,11 @@ def _source_check() -> list[str]:
     return lines
 
 
-def write(hosts: Hosts, *, external_snat: bool) -> None:
+def write(hosts: Hosts, wanted: Configuration) -> None:
     """Does what ipamd and the plugin do."""
-    rules = dataplane.rules(VPC, NODE, "eth0", external_snat=external_snat)
+    rules = dataplane.rules(VPC, NODE, "eth0", wanted)
     lines = [*dataplane.eni_setup(SECOND, 1500), dataplane.mark_rule()]
+    lines += dataplane.external_rules(wanted.external, 0)
     with hosts.inside("node"):
         asyncio.run(iproute.batch("ip", iproute.text(lines), check=False))
         asyncio.run(iptables.ensure(rules))
@@ -98,15 +100,15 @@ def write(hosts: Hosts, *, external_snat: bool) -> None:
                 cni.connect(Call({}), eni.addresses[0], eni.table)
 
 
-def walk(flows: list[Flow], external_snat: bool) -> dict[str, str]:
+def walk(flows: list[Flow], **environment: str) -> dict[str, str]:
     hosts = build()
-    write(hosts, external_snat=external_snat)
+    write(hosts, Configuration.of(environment))
     return hosts.senders_of(flows)
 
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, str]:
-    found: dict[str, str] = isolated(walk, FLOWS, False)
+    found: dict[str, str] = isolated(walk, FLOWS)
     return found
 
 
@@ -116,14 +118,36 @@ def test_the_source_address_that_the_receiver_sees(seen: dict[str, str], flow: F
     assert seen[flow.title] == flow.seen
 
 
+def translated_with(*environment: str) -> dict[str, str]:
+    return walk(UNTRANSLATED, **dict(zip(environment[::2], environment[1::2], strict=True)))
+
+
+EXCLUDED = ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "198.51.100.0/24, none, 203.0.113.0/24")
+EXTERNAL = ("AWS_EXTERNAL_SERVICE_CIDRS", "203.0.113.0/24")
+
+
+@pytest.mark.packet
+def test_excluded_ranges_see_the_pods_addresses() -> None:
+    assert isolated(translated_with, *EXCLUDED) == {flow.title: flow.seen for flow in UNTRANSLATED}
+
+
+@pytest.mark.packet
+def test_ranges_of_external_services_are_reached_by_the_first_interface() -> None:
+    """Where the VPC drops the address of a pod of the second one, if it is not translated."""
+    seen = isolated(translated_with, *EXCLUDED, *EXTERNAL)
+    assert list(seen.values()) == [POD0, NOTHING]
+
+
 @pytest.mark.packet
 def test_with_external_snat_nothing_is_translated() -> None:
-    assert isolated(walk, UNTRANSLATED, True) == {flow.title: flow.seen for flow in UNTRANSLATED}
+    assert isolated(translated_with, "AWS_VPC_K8S_CNI_EXTERNALSNAT", "true") == {
+        flow.title: flow.seen for flow in UNTRANSLATED
+    }
 
 
 def without_the_interfaces_table() -> str:
     hosts = build()
-    write(hosts, external_snat=False)
+    write(hosts, Configuration())
     hosts.run("node", "ip", "rule", "delete", "priority", "1536")
     return hosts.sender_of(Flow("", "pod-1", OTHER, "vpc", NOTHING))
 

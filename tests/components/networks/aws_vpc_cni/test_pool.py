@@ -5,6 +5,7 @@ import pytest
 from kubewire.components.kernel.iproute import text
 from kubewire.components.kernel.iptables import transaction
 from kubewire.components.networks.aws_vpc_cni import dataplane
+from kubewire.components.networks.aws_vpc_cni.environment import Configuration
 from kubewire.components.networks.aws_vpc_cni.pool import COOLDOWN_S, Assignment, Eni, NoAddress, Pool, Targets
 
 
@@ -98,9 +99,11 @@ def test_rooms_and_numbers_of_interfaces():
 
 
 def test_the_chains_are_upstreams(golden):
-    golden("aws_vpc_cni/nat.txt", transaction(dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0"), {}))
+    golden(
+        "aws_vpc_cni/nat.txt", transaction(dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0", Configuration()), {})
+    )
     assert "SNAT --to-source" not in transaction(
-        dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0", external_snat=True), {}
+        dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0", Configuration(external_snat=True)), {}
     )
 
 

@@ -87,9 +87,9 @@ def test_version(plugins, name):
         ("FLY", "{}", POD, 4, "unknown CNI_COMMAND: FLY"),
         ("ADD", "{}", {"CNI_PATH": "/x"}, 4, "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing"),
         ("ADD", "{", POD, 6, "failed to load netconf"),
-        ("ADD", '{"cniVersion": "9.9.9"}', POD, 1, "incompatible CNI versions"),
-        ("CHECK", '{"cniVersion": "0.3.1"}', POD, 1, "config version does not allow CHECK"),
-        ("STATUS", '{"cniVersion": "1.0.0"}', POD, 1, "config version does not allow STATUS"),
+        ("ADD", '{"cniVersion": "9.9.9", "name": "n"}', POD, 1, "incompatible CNI versions"),
+        ("CHECK", '{"cniVersion": "0.3.1", "name": "n"}', POD, 1, "config version does not allow CHECK"),
+        ("STATUS", '{"cniVersion": "1.0.0", "name": "n"}', POD, 1, "config version does not allow STATUS"),
         (
             "ADD",
             NOBODY,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
-from kubewire.components.apiserver.kinds.config_and_storage.datakeys import (
+from kubewire.components.apiserver.kinds.config.datakeys import (
     MOST_BYTES,
     decoded_size,
     immutable_data,

@@ -1,0 +1,1 @@
+"""Config resources: ConfigMaps and Secrets."""

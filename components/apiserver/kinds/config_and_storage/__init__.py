@@ -1,1 +1,0 @@
-"""Config and storage resources: ConfigMaps, Secrets, volumes."""

@@ -1,0 +1,1 @@
+"""Storage resources: volumes, claims, classes, and those of CSI drivers."""

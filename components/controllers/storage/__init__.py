@@ -1,0 +1,1 @@
+"""PersistentVolumes: binding to claims, protection, provisioning, and claims of ephemeral volumes."""

@@ -1,0 +1,94 @@
+"""CEL with Kubernetes' libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubewire.components.apiserver.cel.engine import CompileError, Environment, EvaluationError
+
+VALUES: dict[str, Any] = {
+    'quantity("1k") == quantity("1000")': True,
+    'quantity("1.5Gi").isGreaterThan(quantity("1G"))': True,
+    'quantity("1").isLessThan(quantity("1100m"))': True,
+    'quantity("1").compareTo(quantity("2"))': -1,
+    'quantity("50k").add(20).sub(quantity("20")).asInteger()': 50000,
+    'quantity("100m").isInteger()': False,
+    'isQuantity("x")': False,
+    'ip("10.0.0.1").family()': 4,
+    'ip("fe80::1").isLinkLocalUnicast()': True,
+    'ip("10.0.0.1").isGlobalUnicast()': True,
+    'ip("224.0.0.1").isLinkLocalMulticast()': True,
+    'string(ip("2001:DB8::0:1"))': "2001:db8::1",
+    'ip.isCanonical("2001:db8::0:1")': False,
+    'isIP("::ffff:1.2.3.4")': False,
+    'cidr("10.0.0.0/8").containsIP("10.1.1.1")': True,
+    'cidr("10.0.0.0/8").containsIP(ip("11.1.1.1"))': False,
+    'cidr("10.0.0.0/8").containsCIDR("10.1.0.0/16")': True,
+    'cidr("10.0.0.1/8").masked() == cidr("10.0.0.0/8")': True,
+    'cidr("10.0.0.1/8").prefixLength()': 8,
+    'isCIDR("10.0.0.0/33")': False,
+    'url("https://u@a.b:80/c?d=e").getHost()': "a.b:80",
+    'url("https://[::1]:80/c").getHostname()': "::1",
+    'url("https://a.b:80/c?d=e").getPort()': "80",
+    'url("https://a.b/c?d=e&d=f").getQuery()["d"]': ["e", "f"],
+    'url("/c").getEscapedPath()': "/c",
+    'isURL("../x")': False,
+    'semver("1.2.3").isLessThan(semver("1.10.0"))': True,
+    'semver("1.2.3-alpha").isLessThan(semver("1.2.3"))': True,
+    'semver("v1.2", true).minor()': 2,
+    'isSemver("1.2")': False,
+    "[1, 2].sum()": 3,
+    "[3, 1].min()": 1,
+    "['b', 'a'].max()": "b",
+    "[1, 3, 2].isSorted()": False,
+    "['a', 'b', 'a'].lastIndexOf('a')": 2,
+    '"abc 123".find("[0-9]+")': "123",
+    '"1 2 3".findAll("[0-9]", 2)': ["1", "2"],
+    '"1 2 3".findAll("[0-9]")': ["1", "2", "3"],
+    "'%s is %d'.format(['a', 1])": "a is 1",
+    "'a,b'.split(',')": ["a", "b"],
+    "sets.contains([1, 2], [1])": True,
+    "[1, 2].all(i, v, i < v)": True,
+    "{'a': 1}.exists(k, v, v == 1)": True,
+    "self.?a.orValue(7)": 7,
+    "dyn(1) < 1.5": True,
+    "timestamp('2020-01-01T00:00:00Z') + duration('1h') > timestamp('2020-01-01T00:30:00Z')": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", VALUES)
+def test_the_value_of(expression: str) -> None:
+    assert Environment({"self": "dyn"}).compile(expression).evaluate({"self": {}}) == VALUES[expression]
+
+
+FAILURES = {
+    "self.a": "no such key: a",
+    "[1][3]": "index out of bounds: 3",
+    "1 / 0": "division by zero",
+    "9223372036854775807 + 1": "integer overflow",
+    "self.startsWith('a')": "no such overload",
+    "[].max()": "max called on empty list",
+    'ip("x")': 'IP Address "x" parse error during conversion from string: ParseAddr("x"): unable to parse IP',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", FAILURES)
+def test_the_failure_of(expression: str) -> None:
+    with pytest.raises(EvaluationError) as error:
+        Environment({"self": "dyn"}).compile(expression).evaluate({"self": {}})
+    assert str(error.value) == FAILURES[expression]
+
+
+MISTAKES = {
+    "foo": "ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')\n | foo\n | ^",
+    "'a' + 1": "ERROR: <input>:1:5: found no matching overload for '_+_' applied to '(string, int)'\n | 'a' + 1\n | ....^",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", MISTAKES)
+def test_the_mistake_in(expression: str) -> None:
+    with pytest.raises(CompileError) as error:
+        Environment({"self": "dyn"}).compile(expression)
+    assert str(error.value) == MISTAKES[expression]
