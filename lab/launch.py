@@ -132,9 +132,24 @@ def _components(spec: LabSpec) -> None:
     same node."""
     if not spec.components or not spec.kubernetes:
         return
-    from kubewire.lab.bringup.components import component_specs, taken_name
+    from kubewire.lab.bringup.components import (
+        APISERVER,
+        ETCD,
+        ETCD_PROGRAM,
+        component_specs,
+        taken_name,
+        unknown_program,
+    )
 
-    if taken := taken_name(component_specs(spec, spec.plan, "", "")):
+    if name := unknown_program(spec):
+        raise UsageError(f"components: no node that {name} is for runs a component of this name")
+    listed = list(component_specs(spec, spec.plan, "", ""))
+    if any(one.name == ETCD for one in listed) and not Path(ETCD_PROGRAM).exists():
+        raise UsageError(
+            f"components: an {APISERVER} of your own needs {ETCD_PROGRAM}; install the package "
+            "etcd-server"
+        )
+    if taken := taken_name(listed):
         raise UsageError(
             f"components: {taken.host} runs the lab's own {taken.name}; give yours another name",
         )
