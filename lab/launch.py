@@ -133,9 +133,7 @@ def _components(spec: LabSpec) -> None:
     if not spec.components or not spec.kubernetes:
         return
     from kubewire.lab.bringup.components import (
-        APISERVER,
         ETCD,
-        ETCD_PROGRAM,
         component_specs,
         taken_name,
         unknown_program,
@@ -144,10 +142,11 @@ def _components(spec: LabSpec) -> None:
     if name := unknown_program(spec):
         raise UsageError(f"components: no node that {name} is for runs a component of this name")
     listed = list(component_specs(spec, spec.plan, "", ""))
-    if any(one.name == ETCD for one in listed) and not Path(ETCD_PROGRAM).exists():
+    etcd = next((one.argv[0] for one in listed if one.name == ETCD), "")
+    if etcd and not Path(etcd).exists():
         raise UsageError(
-            f"components: an {APISERVER} of your own needs {ETCD_PROGRAM}; install the package "
-            "etcd-server"
+            f"components: an API server of your own needs {etcd}; install the package etcd-server, "
+            "or name one with program"
         )
     if taken := taken_name(listed):
         raise UsageError(

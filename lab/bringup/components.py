@@ -131,7 +131,14 @@ def component_specs(
     programs = _programs(spec)
     for component in _own_components(spec, plan, runtime_socket, catalogue):
         program = programs.get((component.name, component.host))
-        yield from (component,) if program is None else _replaced(component, program, plan)
+        if program is None:
+            yield component
+            continue
+        if component.name == APISERVER:
+            etcd = programs.get((ETCD, component.host))
+            yield _etcd(component.host, etcd.program if etcd else ETCD_PROGRAM)
+            yield _relay(plan.nodes[0])
+        yield _replaced(component, program)
     yield from user_components(spec)
 
 
@@ -149,29 +156,23 @@ def unknown_program(spec: LabSpec) -> str:
     """The name of a program for which no component of the lab runs on any of its nodes; "" if
     there is none."""
     own = {(one.name, one.host) for one in _own_components(spec, spec.plan, "", "")}
-    used = {program.name for key, program in _programs(spec).items() if key in own}
+    programs = _programs(spec)
+    own |= {(ETCD, host) for name, host in own & programs.keys() if name == APISERVER}
+    used = {program.name for key, program in programs.items() if key in own}
     return next((one.name for one in spec.components if one.program and one.name not in used), "")
 
 
-def _replaced(
-    component: ComponentSpec, program: Component, plan: TopologyPlan
-) -> Iterator[ComponentSpec]:
-    """The user's program in place of a component. An API server gets an etcd, and a relay from the
-    door, which only ours can inherit."""
+def _replaced(component: ComponentSpec, program: Component) -> ComponentSpec:
+    """The user's program in place of a component. An API server has its objects in etcd."""
     args = component.args
     if component.name == APISERVER:
-        node = plan.nodes[0]
-        yield _etcd(node.name)
-        relay = "kubewire.lab.bringup.relay:main"
-        where = (str(DOOR_FD), node.address, str(API_PORT))
-        yield ComponentSpec(RELAY, node.name, relay, where, door=True, role=Role.CONTROL_PLANE)
         args = (
             *(arg for arg in args if not arg.startswith(_OUR_FLAGS)),
             f"--etcd-servers={_ETCD_URL}",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
         )
-    yield replace(
+    return replace(
         component,
         main="",
         args=(),
@@ -181,7 +182,13 @@ def _replaced(
     )
 
 
-def _etcd(node: str) -> ComponentSpec:
+def _relay(node: Machine) -> ComponentSpec:
+    where = (str(DOOR_FD), node.address, str(API_PORT))
+    main = "kubewire.lab.bringup.relay:main"
+    return ComponentSpec(RELAY, node.name, main, where, door=True, role=Role.CONTROL_PLANE)
+
+
+def _etcd(node: str, program: str) -> ComponentSpec:
     peer = "http://127.0.0.1:2380"
     flags = {
         "--name": node,
@@ -192,7 +199,7 @@ def _etcd(node: str) -> ComponentSpec:
         "--initial-advertise-peer-urls": peer,
         "--initial-cluster": f"{node}={peer}",
     }
-    return ComponentSpec(ETCD, node, argv=(ETCD_PROGRAM, *_flat(flags)), role=Role.CONTROL_PLANE)
+    return ComponentSpec(ETCD, node, argv=(program, *_flat(flags)), role=Role.CONTROL_PLANE)
 
 
 def _own_components(
