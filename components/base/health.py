@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kubewire.components.base import serving
+from kubewire.components.base import process, serving
 
 log = logging.getLogger(__name__)
 _OK = ("/healthz", "/livez", "/readyz")
@@ -24,17 +23,6 @@ class Page:
 _NOT_FOUND = Page(b"404 page not found\n")
 
 
-def metrics_text(started: float) -> str:
-    """The metrics, in Prometheus text format, that every Kubernetes process has."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    rows = (
-        ("process_cpu_seconds_total", "counter", usage.ru_utime + usage.ru_stime),
-        ("process_max_resident_memory_bytes", "gauge", usage.ru_maxrss * 1024),
-        ("process_start_time_seconds", "gauge", started),
-    )
-    return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in rows)
-
-
 async def serve(address: str, port: int) -> asyncio.Server | None:
     """Serves them on a port. Returns None if the port is in use (in tests several labs share a
     network)."""
@@ -42,7 +30,10 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
     ok = dict.fromkeys(_OK, lambda: Page(b"ok"))
     try:
         return await serve_pages(
-            {**ok, "/metrics": lambda: Page(metrics_text(started).encode())}, address, port, log
+            {**ok, "/metrics": lambda: Page(process.metrics_text(started).encode())},
+            address,
+            port,
+            log,
         )
     except OSError as error:
         log.warning("no health endpoint at %s:%d: %s", address, port, error)

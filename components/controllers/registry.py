@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.autoscaling.controller import HorizontalPodAutoscalerController
 from kubewire.components.controllers.clusterroleaggregation.controller import (
     ClusterRoleAggregationController,
 )
@@ -52,6 +53,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
+    "horizontal-pod-autoscaler-controller": HorizontalPodAutoscalerController,
     "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
@@ -84,6 +86,7 @@ ALIASES = {
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
     "job": "job-controller",
+    "horizontalpodautoscaling": "horizontal-pod-autoscaler-controller",
     "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",

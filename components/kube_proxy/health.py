@@ -38,47 +38,68 @@ class Health:
 
     timeout: float
     node: Node | None = None
-    started: float = field(default_factory=time.time)
-    _queued: dict[str, float] = field(default_factory=dict)
-    _updated: dict[str, float] = field(default_factory=dict)
+    started: int = field(default_factory=time.time_ns)
+    _queued: dict[str, int] = field(default_factory=dict)
+    _updated: dict[str, int] = field(default_factory=dict)
 
     def queued(self, family: str) -> None:
         """A change waits; the oldest one counts."""
-        self._queued.setdefault(family, time.time())
+        self._queued.setdefault(family, time.time_ns())
 
     def updated(self, family: str) -> None:
         self._queued.pop(family, None)
-        self._updated[family] = time.time()
+        self._updated[family] = time.time_ns()
 
-    def healthy(self, now: float) -> bool:
-        """Also before the first sync: starting up is no illness."""
-        return all(now - since < self.timeout for since in self._queued.values())
+    def healthy(self, now: int) -> bool:
+        """Also before a family's first sync: starting up is no illness."""
+        return not self._late(now)
 
-    def last_updated(self, now: float) -> float:
-        """A healthy proxy is up to date, so the time is now; else the last time it was."""
-        return now if self.healthy(now) else max(self._updated.values(), default=0.0)
+    def last_updated(self, now: int) -> int:
+        """A healthy proxy is up to date, so the time is now; else the last time that the family
+        which is late was."""
+        late = self._late(now)
+        return self._updated[late[0]] if late else now
+
+    def _late(self, now: int) -> list[str]:
+        return [
+            family
+            for family, since in self._queued.items()
+            if family in self._updated and now - since >= self.timeout * _SECOND
+        ]
 
 
-def _go_time(stamp: float, started: float) -> str:
-    """As Go prints a time.Time that it read from its clock, monotonic part included."""
-    text = f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M:%S.%f}".rstrip("0").rstrip(".")
-    return f"{text} +0000 UTC m={stamp - started:+.9f}"
+#: Times are nanoseconds, as Go's are.
+_SECOND = 1_000_000_000
+
+
+def go_time(stamp: int, started: int) -> str:
+    """As Go prints a time.Time that it read from its clock: nanoseconds without zeros at the end,
+    the time zone of the process, and the seconds since it started."""
+    seconds, rest = divmod(stamp, _SECOND)
+    local = datetime.fromtimestamp(seconds, UTC).astimezone()
+    fraction = f".{rest:09}".rstrip("0").rstrip(".")
+    since = abs(stamp - started)
+    sign = "-" if stamp < started else "+"
+    return (
+        f"{local:%Y-%m-%d %H:%M:%S}{fraction} {local:%z %Z} "
+        f"m={sign}{since // _SECOND}.{since % _SECOND:09}"
+    )
 
 
 def healthz_app(health: Health, metrics: Metrics) -> web.Application:
-    def times(last: float, now: float) -> str:
-        shown = _go_time(last, health.started), _go_time(now, health.started)
+    def times(last: int, now: int) -> str:
+        shown = go_time(last, health.started), go_time(now, health.started)
         return f'"lastUpdated": "{shown[0]}","currentTime": "{shown[1]}"'
 
     async def healthz(_: web.Request) -> web.Response:
-        now, eligible = time.time(), node_eligible(health.node)
+        now, eligible = time.time_ns(), node_eligible(health.node)
         good = eligible and health.healthy(now)
         metrics.healthz.inc("200" if good else "503")
         last = now if good else health.last_updated(now)
         return _answer(f'{{{times(last, now)}, "nodeEligible": {str(eligible).lower()}}}', good)
 
     async def livez(_: web.Request) -> web.Response:
-        now = time.time()
+        now = time.time_ns()
         good = health.healthy(now)
         metrics.livez.inc("200" if good else "503")
         return _answer(f"{{{times(health.last_updated(now), now)}}}", good)
@@ -88,9 +109,7 @@ def healthz_app(health: Health, metrics: Metrics) -> web.Application:
 
 def metrics_app(metrics: Metrics, mode: str) -> web.Application:
     async def text(_: web.Request) -> web.Response:
-        return web.Response(
-            body=metrics.registry.text().encode(), headers={"Content-Type": CONTENT_TYPE}
-        )
+        return web.Response(body=metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def proxy_mode(_: web.Request) -> web.Response:
         return web.Response(text=mode, headers={"X-Content-Type-Options": "nosniff"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from kubewire.components.base import process
 from kubewire.components.base.prometheus import Registry, exponential_buckets
 
 _SYNC_BUCKETS = exponential_buckets(0.001, 2, 15)
@@ -158,6 +159,8 @@ class Metrics:
         self.livez = registry.counter(
             "kubeproxy_proxy_livez_total", "Answers of /livez by HTTP status", "code"
         )
-        registry.gauge("process_start_time_seconds", "When the process started, as unix time").set(
-            time.time()
-        )
+        self._started = time.time()
+
+    def text(self) -> str:
+        """What /metrics answers."""
+        return self.registry.text() + process.metrics_text(self._started)

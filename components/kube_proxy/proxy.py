@@ -68,7 +68,7 @@ class Proxy:
         self._events = EventRecorder(client, "kube-proxy", node_name)
         self._service_health = ServiceHealth(
             node_name,
-            lambda: self._health.healthy(time.time()),
+            lambda: self._health.healthy(time.time_ns()),
             self._health_addresses,
             self._no_health_check,
         )

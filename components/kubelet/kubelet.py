@@ -39,6 +39,7 @@ from kubewire.components.kubelet.node.object import KUBELET_VERSION, capacity, m
 from kubewire.components.kubelet.node.registration import NodeRegistration
 from kubewire.components.kubelet.objects import ReferencedObjects
 from kubewire.components.kubelet.pod import launch, orphans
+from kubewire.components.kubelet.pod.admission import Rejection, reject
 from kubewire.components.kubelet.pod.container_target import RuntimeTarget
 from kubewire.components.kubelet.pod.network import PodNetwork
 from kubewire.components.kubelet.pod.node_services import NodeServices
@@ -166,7 +167,25 @@ class Kubelet:
             session=self.session,
             directories=self.directories,
             metrics=self.metrics,
+            admit=self._admit,
         )
+
+    async def _admit(self, pod: Pod) -> Rejection | None:
+        """Why this node cannot take the pod, or None."""
+        await self.registration.registered.wait()
+        rejection = self._rejection(pod)
+        if rejection is not None and rejection.of_node:
+            await self.registration.read()
+            rejection = self._rejection(pod)
+        return rejection
+
+    def _rejection(self, pod: Pod) -> Rejection | None:
+        others = [
+            worker.state.pod
+            for worker in self.workers.values()
+            if worker.admitted and not worker.finished and not pods.is_terminal(worker.state.pod)
+        ]
+        return reject(pod, others, self.registration.node, self.node.facts.allocatable)
 
     async def run(self) -> None:
         """Adopts running pods, then works. Fails when the fork server goes away."""

@@ -55,7 +55,8 @@ class Served:
 
     storage_version is the apiVersion with which objects are stored; from_storage and to_storage
     convert, and may return the object they were given. schema_errors validates against a custom
-    resource's schema.
+    resource's schema. Custom objects that were stored before the revision defaults_since may lack
+    defaults of today's schema.
     """
 
     spec: KindSpec
@@ -69,6 +70,7 @@ class Served:
     #: package.
     list_keys: Callable[[tuple[str, ...]], tuple[str, ...] | None] | None = None
     deprecation: str = ""
+    defaults_since: int = 0
 
     @property
     def group(self) -> str:

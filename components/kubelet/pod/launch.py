@@ -159,6 +159,7 @@ def container_spec(pod: Pod, container: Container, launch: Launch) -> ProcessSpe
         group=own.get("runAsGroup", shared.get("runAsGroup")),
         groups=_groups(shared),
         capabilities=None if privileged else _capabilities(own),
+        no_new_privileges=own.get("allowPrivilegeEscalation") is False,
         join=_joined(pod, launch),
         unshare=("mnt",) if launch.target_pid else _own(pod),
         rootfs=Rootfs(

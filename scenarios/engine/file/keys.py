@@ -328,8 +328,8 @@ KEYS: Mapping[str, Key] = {
         "with the same flags, certificates and kubeconfigs.",
         "an absolute path such as /srv/kube-proxy",
         {"pattern": "^/[^\\0]*[^/\\0]$"},
-        more="The lab sees it under its path, without a share. docs/real-parts.md tells which programs are known to "
-        "work.",
+        more="The lab sees it under its path, without a share. [Real parts](real-parts.md) tells more of "
+        "them.",
     ),
     "components[].nodes": Key("The nodes that run it, as a pattern such as worker-*."),
     "components[].env": Key("Its environment, besides that of the node."),

@@ -322,6 +322,29 @@ def test_a_drain_says_which_budget_holds_it_and_ends_when_that_allows(cluster):
     cluster.kubectl("delete", "deployment,pdb", "kept")
 
 
+def test_a_budget_knows_the_scale_of_custom_resources(cluster):
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    version["subresources"] = {"scale": scale}
+    kinds = {"plural": "rollouts", "singular": "rollout", "kind": "Rollout", "listKind": "RolloutList"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": kinds, "versions": [version]}
+    crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": spec}
+    cluster.apply({**crd, "metadata": {"name": "rollouts.example.com"}})
+    cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.example.com", "--timeout=30s")
+    rollout = {"apiVersion": "example.com/v1", "kind": "Rollout", "metadata": {"name": "r"}, "spec": {"replicas": 4}}
+    cluster.apply(rollout)
+    (made,) = cluster.objects("rollouts")
+    owner = {"apiVersion": "example.com/v1", "kind": "Rollout", "name": "r", "uid": made["metadata"]["uid"]}
+    metadata = {"name": "rolled", "labels": {"app": "rolled"}, "ownerReferences": [{**owner, "controller": True}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template("nginx:1")["spec"]}
+    cluster.apply(pod)
+    cluster.kubectl("create", "pdb", "rolled", "--selector=app=rolled", "--max-unavailable=25%")
+    path = "jsonpath={.status.expectedPods}/{.status.desiredHealthy}"
+    cluster.wait(lambda: cluster.kubectl("get", "pdb", "rolled", "-o", path) == "4/3", "scale of the rollout")
+    cluster.kubectl("delete", "pdb/rolled", "pod/rolled", "crd/rollouts.example.com", "--timeout=60s")
+
+
 def test_a_quota_counts_what_comes_and_what_goes(cluster):
     cluster.kubectl("create", "namespace", "bounded")
     cluster.wait(lambda: names(cluster, "configmap", "-n", "bounded") == ["kube-root-ca.crt"], "root CA")

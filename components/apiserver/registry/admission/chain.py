@@ -15,6 +15,9 @@ from kubewire.components.apiserver.registry.admission.limit_ranger import LimitR
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
 from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.pod_topology_labels import (
+    PodTopologyLabels,
+)
 from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
 from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
@@ -44,6 +47,7 @@ PLUGINS: tuple[type[Plugin], ...] = (
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
     DefaultIngressClass,
+    PodTopologyLabels,
 )
 #: What comes after the plugins that ask other programs, because it counts what is really written.
 LAST: tuple[type[Plugin], ...] = (ResourceQuota,)

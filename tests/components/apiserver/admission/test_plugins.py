@@ -14,6 +14,7 @@ from kubewire.components.kubeapi.resources import (
     INGRESSCLASSES,
     INGRESSES,
     NAMESPACES,
+    NODES,
     PODS,
     RESOURCEQUOTAS,
     SERVICEACCOUNTS,
@@ -261,6 +262,18 @@ def test_names_of_sysctls(run: Run, namespace: Namespace, name: str, text: str) 
     with pytest.raises(ApiError) as error:
         made(run, POD_RESOURCE, body)
     assert error.value.message == f'Pod "p" is invalid: spec.securityContext.sysctls[0].name: {text}'
+
+
+def test_a_pod_gets_the_zone_of_its_node(run: Run, namespace: Namespace) -> None:
+    name = namespace()
+    zone = {"topology.kubernetes.io/zone": "east", "kubernetes.io/hostname": "n"}
+    made(run, NODES, {"metadata": {"name": f"node-{name}", "labels": zone}})
+    made(run, POD_RESOURCE, pod(name))
+    target = {"metadata": {"name": "p", "namespace": name}, "target": {"kind": "Node", "name": f"node-{name}"}}
+    run(lambda client: client.request("POST", f"/api/v1/namespaces/{name}/pods/p/binding", body=target))
+    stored = run(lambda client: client.get(PODS, "p", name))
+    assert stored["metadata"]["labels"] == {"topology.kubernetes.io/zone": "east"}
+    assert made(run, POD_RESOURCE, pod(name, "direct", nodeName=f"node-{name}"))["metadata"]["labels"]
 
 
 class Quota:

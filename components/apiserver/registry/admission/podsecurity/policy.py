@@ -114,14 +114,19 @@ class Policy:
 
     @property
     def is_idle(self) -> bool:
-        return self == Policy()
+        return self == _IDLE
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Policy:
         """Reads the labels; an unknown level counts as restricted, as it does upstream."""
         labels = namespace["metadata"].get("labels") or {}
+        if not any(key.startswith(PREFIX) for key in labels):
+            return _IDLE
         enforce, audit, warn = (_level(labels, mode) for mode in MODES)
         return cls(enforce, audit, warn)
+
+
+_IDLE = Policy()
 
 
 def _level(labels: Mapping[str, str], mode: str) -> Level:
