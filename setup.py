@@ -31,6 +31,7 @@ setup(
     include_package_data=True,
     package_data={
         "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],
+        "kubewire.components.agnhost": ["certificates/*"],
         "kubewire.scenarios": ["catalogue/*.md", "catalogue/*/*"],
         "kubewire.topologies": ["examples/*"],
         "kubewire.vm": ["debian-packages.txt", "kernels/uml.config", "kernels/*.h", "guest/*.py"],

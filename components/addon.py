@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -202,6 +202,38 @@ class AddOn(Generic[Mode]):
             setting.name: given.get(setting.name, setting.default) for setting in self.settings
         }
         return Choice(by_name[backend], settings)
+
+
+def rule(verbs: str, group: str, resources: str, *names: str) -> dict[str, Any]:
+    """A PolicyRule of a manifest; verbs and resources are words with spaces between them."""
+    written: dict[str, Any] = {
+        "apiGroups": [group],
+        "resources": resources.split(),
+        "verbs": verbs.split(),
+    }
+    return written | ({"resourceNames": list(names)} if names else {})
+
+
+def account(
+    namespace: str, name: str, cluster: Sequence[Any] = (), local: Sequence[Any] = ()
+) -> tuple[Mapping[str, Any], ...]:
+    """A ServiceAccount, and the roles that give it rules: those for the whole cluster, and those
+    for its namespace. All have its name, as in most manifests."""
+    metadata = {"name": name, "namespace": namespace}
+    objects: list[Mapping[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    ]
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    roles = (("ClusterRole", {"name": name}, cluster), ("Role", metadata, local))
+    for kind, where, rules in roles:
+        if not rules:
+            continue
+        common = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": where}
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+        objects.append(common | {"kind": kind, "rules": list(rules)})
+        binding = {"kind": f"{kind}Binding", "roleRef": reference, "subjects": [subject]}
+        objects.append(common | binding)
+    return tuple(objects)
 
 
 def kubeconfig_path(agent: str) -> str:

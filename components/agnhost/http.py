@@ -115,6 +115,7 @@ class RequestParser:
             del self._buffer[:2]
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
+            self._check_first_line()
             if len(self._buffer) > MAX_HEADER:
                 raise BadRequest(431)
             return None
@@ -132,6 +133,13 @@ class RequestParser:
             body,
             keep_alive=request.keep_alive,
         )
+
+    def _check_first_line(self) -> None:
+        """Raises BadRequest as soon as the first line cannot be a request's, as net/http does: its
+        sender may wait for an answer (`echo hostName | nc`)."""
+        line, newline, _ = self._buffer.partition(b"\n")
+        if newline and not _REQUEST_LINE.fullmatch(line.rstrip(b"\r").decode("latin-1")):
+            raise BadRequest(400)
 
     def _body(self, headers: Mapping[str, str], start: int) -> tuple[bytes, int] | None:
         if "chunked" in headers.get("transfer-encoding", "").lower():
@@ -163,6 +171,9 @@ class RequestParser:
         return None
 
 
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])")
+
+
 def _is_target(text: str) -> bool:
     try:
         urlsplit(text)
@@ -173,7 +184,7 @@ def _is_target(text: str) -> bool:
 
 def _parse_head(head: bytes) -> Request:
     lines = head.decode("latin-1").split("\r\n")
-    match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])", lines[0])
+    match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None or not _is_target(match[2]):
         raise BadRequest(400)
     headers: dict[str, str] = {}

@@ -5,7 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from . import connect, netexec, printing, resolv, serve_hostname, servers, webserver
+from . import (
+    connect,
+    grpc_health,
+    incluster,
+    mounttest,
+    netexec,
+    openidmetadata,
+    printing,
+    resolv,
+    resource_consumer,
+    serve_hostname,
+    servers,
+    webserver,
+)
 
 #: The upstream release whose behaviour this program has.
 VERSION = "2.53"
@@ -16,22 +29,40 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "dns-suffix": (resolv.dns_suffix, "Prints the host's DNS suffix list"),
     "entrypoint-tester": (printing.entrypoint_tester, "Prints the args it's passed and exits"),
     "etc-hosts": (resolv.etc_hosts, "Prints the host's /etc/hosts file"),
+    "grpc-health-checking": (
+        grpc_health.main,
+        "Starts a simple grpc health checking endpoint",
+    ),
+    "inclusterclient": (
+        incluster.main,
+        'Periodically poll the Kubernetes "/healthz" endpoint',
+    ),
     "liveness": (servers.liveness, "Starts a server that is alive for 10 seconds"),
     "logs-generator": (printing.logs_generator, "Outputs lines of logs to stdout uniformly"),
+    "mounttest": (
+        mounttest.main,
+        "Creates files with given permissions and outputs FS type, owner, mode, contents of files",
+    ),
     "netexec": (
         netexec.main,
         "Creates HTTP(S), UDP, and (optionally) SCTP servers with various endpoints",
     ),
+    "nonewprivs": (printing.nonewprivs, "Prints the UID of the running process"),
     "no-snat-test": (servers.no_snat_test, "Creates the /checknosnat and /whoami endpoints"),
     "pause": (servers.pause, "Pauses the execution"),
     "porter": (servers.porter, "Serves requested data on ports specified in ENV variables"),
+    "resource-consumer": (resource_consumer.main, "Starts a server that consumes resources"),
     "serve-hostname": (serve_hostname.main, "Serves the hostname"),
     "tcp-reset": (servers.tcp_reset, "Serves on a tcp port and RST connections received"),
+    "test-service-account-issuer-discovery": (
+        openidmetadata.main,
+        "Tests the ServiceAccountIssuerDiscovery feature",
+    ),
     "test-webserver": (webserver.test_webserver, "Starts a simple HTTP fileserver"),
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], program: str = "/agnhost") -> int:
     """Runs a subcommand and returns its exit code; returns 1 for an unknown subcommand."""
     if not argv or argv[0] in ("help", "--help", "-h"):
         return _help(argv[1:])
@@ -43,7 +74,12 @@ def main(argv: list[str]) -> int:
         message = f'Error: unknown command "{argv[0]}" for "app"'
         print(f"{message}\nRun 'app --help' for usage.", file=sys.stderr)
         return 1
-    return entry[0](argv[1:])
+    return entry[0]([program, *argv] if argv[0] == "entrypoint-tester" else argv[1:])
+
+
+def second(argv: list[str]) -> int:
+    """The image's other name of the same program, for tests that override the entrypoint."""
+    return main(argv, "/agnhost-2")
 
 
 def _help(rest: list[str]) -> int:

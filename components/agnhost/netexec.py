@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     loop = Loop()
     netexec = NetExec(loop)
     netexec.http_override = str(values["http-override"])
-    stop_on_sigterm(loop, int(values["delay-shutdown"]))
+    netexec.terminate_on_sigterm(int(values["delay-shutdown"]))
     udp_port = int(values["udp-port"])
     http_port = int(values["http-port"])
     sctp_port = int(values["sctp-port"])
@@ -89,17 +89,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def stop_on_sigterm(loop: Loop, delay: int) -> None:
-    """Makes SIGTERM end the process: at once with code 2, as for a Go program that is PID 1, or
-    after delay seconds with code 0."""
-
-    def terminate() -> None:
-        if delay <= 0:
-            raise SystemExit(2)
-        log(f"Sleeping {delay} seconds before terminating...")
-        loop.later(delay, partial(_exit, 0))
-
-    loop.on_signal(signal.SIGTERM, terminate)
+def stop_on_sigterm(loop: Loop, code: int) -> None:
+    """Makes SIGTERM end the process, with code 2 as for a Go program that is PID 1 and has no
+    handler."""
+    loop.on_signal(signal.SIGTERM, partial(_exit, code))
 
 
 def _exit(code: int) -> None:
@@ -122,6 +115,7 @@ class NetExec:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.ready = False
+        self.terminating = False
         self.http_override = ""
         self.servers: list[HttpServer] = []
         self._routes: dict[str, Callable[[Request, Respond], None]] = {
@@ -132,7 +126,7 @@ class NetExec:
             "/exit": self._on_exit,
             "/header": self._header,
             "/healthz": self._healthz,
-            "/readyz": self._healthz,
+            "/readyz": self._readyz,
             "/hostname": self._hostname,
             "/hostName": self._hostname,
             "/redirect": self._redirect,
@@ -140,6 +134,17 @@ class NetExec:
             "/shutdown": self._shutdown,
             "/upload": self._upload,
         }
+
+    def terminate_on_sigterm(self, delay: int) -> None:
+        """Makes SIGTERM end the process after delay seconds, until which /readyz says 503."""
+
+        def terminate() -> None:
+            self.terminating = True
+            if delay > 0:
+                log(f"Sleeping {delay} seconds before terminating...")
+            self.loop.later(max(delay, 0), partial(_exit, 0))
+
+        self.loop.on_signal(signal.SIGTERM, terminate)
 
     def handle(self, request: Request, respond: Respond) -> None:
         if self.http_override:
@@ -175,6 +180,13 @@ class NetExec:
     def _healthz(self, request: Request, respond: Respond) -> None:
         log(f"GET {request.path}")
         respond(Response(200 if self.ready else 412))
+
+    def _readyz(self, request: Request, respond: Respond) -> None:
+        log("GET /readyz")
+        if self.terminating:
+            respond(text("shutting down", 503))
+        else:
+            respond(text("ok") if self.ready else Response(412))
 
     def _header(self, request: Request, respond: Respond) -> None:
         key = request.form("key")
@@ -298,8 +310,9 @@ class NetExec:
         log(f"Wrote upload to {path}")
         respond(text(to_json({"output": path}), 201))
 
-    def answer_datagram(self, data: bytes, client: str, kind: str) -> bytes | None:
-        """The answer to `hostname`, `clientip` or `echo MSG`, in any case; None for other data."""
+    def answer_datagram(self, data: bytes, client: str, kind: str, port: int) -> bytes | None:
+        """The answer to `hostname`, `clientip`, `serverport` or `echo MSG`, in any case; None for
+        other data. port: the server's."""
         received = data.decode("utf-8", "replace").strip().lower()
         if received == "hostname":
             log(f"Sending {kind} hostName response")
@@ -310,6 +323,9 @@ class NetExec:
         if received == "clientip":
             log(f"Sending clientip back to {kind.upper()} client {client}")
             return client.encode()
+        if received == "serverport":
+            log(f"Sending server port back to {kind.upper()} client {client}")
+            return str(port).encode()
         if received:
             log(f"Unknown {kind.upper()} command received from {client}: {received}")
         return None
@@ -323,7 +339,9 @@ class NetExec:
     def _udp_readable(self, sock: socket.socket) -> None:
         try:
             data, address = sock.recvfrom(2048)
-            if (answer := self.answer_datagram(data, host_port(address), "udp")) is not None:
+            port = sock.getsockname()[1]
+            answer = self.answer_datagram(data, host_port(address), "udp", port)
+            if answer is not None:
                 sock.sendto(answer, address)
         except OSError as err:
             # Upstream's process ends here. But a pending ICMP error concerns a single client
@@ -351,7 +369,8 @@ class NetExec:
             self.loop.watch(sock.fileno())
             try:
                 data = sock.recv(1024)
-                answer = self.answer_datagram(data, host_port(address), "SCTP")
+                port = sock.getsockname()[1]
+                answer = self.answer_datagram(data, host_port(address), "SCTP", port)
                 if answer is not None:
                     sock.sendall(answer)
             except OSError as err:

@@ -1,4 +1,4 @@
-"""The subcommands that only print: entrypoint-tester and logs-generator."""
+"""The subcommands that only print: entrypoint-tester, nonewprivs and logs-generator."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ LOGS_FLAGS = (
 )
 
 
-def entrypoint_tester(argv: list[str]) -> int:
-    """Prints the arguments, with the subcommand's name first, as Go prints os.Args[1:]."""
-    print(f"[{' '.join(['entrypoint-tester', *argv])}]")
+def entrypoint_tester(words: list[str]) -> int:
+    """Prints all words of the command as Go prints os.Args: with the program's path, by which tests
+    of images' entrypoints see which one was started."""
+    print(f"[{' '.join(words)}]")
+    return 0
+
+
+def nonewprivs(argv: list[str]) -> int:
+    """Prints the effective user."""
+    parse("nonewprivs", (), argv)
+    print(f"Effective uid: {os.geteuid()}")
     return 0
 
 

@@ -40,7 +40,7 @@ def liveness(argv: list[str]) -> int:
 
 def _serve_http(port: int, answer: Callable[[Request, Respond], None]) -> int:
     loop = Loop()
-    stop_on_sigterm(loop, 0)
+    stop_on_sigterm(loop, 2)
     try:
         HttpServer(loop, listen_tcp(port), answer)
     except OSError as err:
@@ -63,7 +63,7 @@ def porter(argv: list[str]) -> int:
     SERVE_TLS_PORT_N and SERVE_SCTP_PORT_N on port N."""
     values, _ = parse("porter", PORTER_FLAGS, argv)
     loop = Loop()
-    stop_on_sigterm(loop, 0)
+    stop_on_sigterm(loop, 2)
     for key, value in os.environ.items():
         prefix, _, port = key.rpartition("_")
         if prefix.startswith("SERVE") and port.isdigit():
@@ -135,7 +135,7 @@ def no_snat_test(argv: list[str]) -> int:
         if not address:
             raise fatal(f"fatal error: {name} environment variable is not set")
     loop = Loop()
-    stop_on_sigterm(loop, 0)
+    stop_on_sigterm(loop, 2)
 
     def answer(request: Request, respond: Respond) -> None:
         if request.path == "/whoami":
@@ -173,7 +173,7 @@ def tcp_reset(argv: list[str]) -> int:
     """Reads a byte of each connection and closes it; if more is unread, the kernel sends RST."""
     values, _ = parse("tcp-reset", (Flag("port", 8080, "Port number."),), argv)
     loop = Loop()
-    stop_on_sigterm(loop, 0)
+    stop_on_sigterm(loop, 2)
     listener = listen_tcp(int(values["port"]))
 
     def accept() -> None:

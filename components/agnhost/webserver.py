@@ -2,14 +2,13 @@
 
 `main` is started as `nginx -g "daemon off;"`. It serves /usr/share/nginx/html on port 80, with
 nginx's status codes, headers and welcome page. It is not nginx, and does not read nginx's
-configuration files.
+configuration files. It reads no variable either: NGINX_PORT is the link to a Service named nginx.
 """
 
 from __future__ import annotations
 
 import email.utils
 import mimetypes
-import os
 import signal
 import sys
 import time
@@ -42,7 +41,32 @@ def test_webserver(argv: list[str]) -> int:
     return _serve(int(values["port"]), _files)
 
 
-def main(argv: list[str]) -> int:
+def kitten(argv: list[str]) -> int:
+    """The image kitten of kubectl's update demo."""
+    return _serve(80, partial(_picture, "kitten.jpg"))
+
+
+def nautilus(argv: list[str]) -> int:
+    """The image nautilus of kubectl's update demo."""
+    return _serve(80, partial(_picture, "nautilus.jpg"))
+
+
+def _picture(name: str, request: Request) -> Response:
+    """/data.json names the picture. There is no picture, only its name."""
+    if request.path == "/data.json":
+        body = f'{{\n"image": "{name}"\n}}\n'.encode()
+        return Response(200, body, {"Content-Type": "application/json"})
+    if request.path == "/":
+        return Response(200, f"<html><body>{name}</body></html>\n".encode())
+    return error("404 page not found", 404)
+
+
+def unprivileged(argv: list[str]) -> int:
+    """The image nginx-unprivileged, which listens on port 8080."""
+    return main(argv, 8080)
+
+
+def main(argv: list[str], port: int = 80) -> int:
     """The nginx image. SIGTERM ends it at once, SIGQUIT (the image's stop signal) gracefully."""
     if "-v" in argv or "-V" in argv:
         print(f"nginx version: nginx/{VERSION}", file=sys.stderr)
@@ -51,7 +75,7 @@ def main(argv: list[str]) -> int:
         message = "nginx: configuration file /etc/nginx/nginx.conf test is successful"
         print(message, file=sys.stderr)
         return 0
-    return _serve(int(os.environ.get("NGINX_PORT", "80")), partial(_nginx, ROOT))
+    return _serve(port, partial(_nginx, ROOT))
 
 
 def _serve(port: int, answer: object) -> int:

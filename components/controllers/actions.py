@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import MERGE_PATCH, ApiError, Client
 from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.mergepatch import merge_patch
 from kubewire.components.kubeapi.resources import Resource
 
 if TYPE_CHECKING:
@@ -65,6 +66,21 @@ class Patch:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A JSON merge patch that is carried out as a read and an update.
+
+    Upstream's volume controllers update, so their ClusterRoles do not have the verb patch. A
+    resourceVersion in the patch is the precondition; without one it is the version that was read.
+    """
+
+    resource: Resource[Any]
+    namespace: str
+    name: str
+    patch: Mapping[str, Any]
+    subresource: str = ""
+
+
+@dataclass(frozen=True)
 class Delete:
     """A deletion with the uid as precondition, so that a successor of the same name survives."""
 
@@ -95,7 +111,7 @@ class SlowStart:
     creates: tuple[Create, ...]
 
 
-Action = Create | Update | Patch | Delete | Emit | SlowStart
+Action = Create | Update | Patch | Change | Delete | Emit | SlowStart
 
 
 @dataclass(frozen=True)
@@ -159,6 +175,8 @@ class Applier:
                 self.writes.written(self.key, action.resource, written)
             case Patch():
                 await self._patch(action)
+            case Change():
+                await self._change(action)
 
     async def _slow_start(self, creates: Sequence[Create]) -> None:
         size = 1
@@ -194,6 +212,12 @@ class Applier:
             raise
         self.writes.written(self.key, action.resource, written)
         self._done(action.report, action.name)
+
+    async def _change(self, action: Change) -> None:
+        current = await self.client.get(action.resource, action.name, action.namespace or None)
+        changed = merge_patch(current, action.patch)
+        written = await self.client.update(action.resource, changed, subresource=action.subresource)
+        self.writes.written(self.key, action.resource, written)
 
     async def _delete(self, action: Delete) -> None:
         try:

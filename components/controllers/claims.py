@@ -6,8 +6,9 @@ https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#non-templa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic
 
 from kubewire.components.controllers.actions import Patch
@@ -42,12 +43,14 @@ def claim(
     candidates: Iterable[AnyObject],
     *,
     admits: Callable[[AnyObject], bool] = lambda _: True,
+    finalizer: str = "",
 ) -> Claim[AnyObject]:
     """Keeps what the owner controls and selects, releases what it no longer selects, adopts
     orphans.
 
     An owner that is being deleted adopts and releases nothing. admits is a further condition: a
-    StatefulSet checks the pod's name with it.
+    StatefulSet checks the pod's name with it. finalizer is the owner's, which a released object
+    loses.
     """
     owned: list[AnyObject] = []
     changes: list[Patch] = []
@@ -60,7 +63,7 @@ def claim(
         if reference is not None and matches:
             owned.append(obj)
         elif reference is not None and not is_deleting(owner):
-            changes.append(_release(obj, resource, uid))
+            changes.append(_release(obj, resource, uid, finalizer))
         elif reference is None and matches and not is_deleting(owner) and not is_deleting(obj):
             changes.append(_adopt(obj, resource, owner))
     return Claim(tuple(owned), tuple(changes))
@@ -73,13 +76,22 @@ def _adopt(
     return _references(obj, resource, references)
 
 
-def _release(obj: PartialObjectMetadata, resource: Resource[Any], uid: str) -> Patch:
+def _release(
+    obj: PartialObjectMetadata, resource: Resource[Any], uid: str, finalizer: str
+) -> Patch:
     references = [item for item in obj["metadata"]["ownerReferences"] if item["uid"] != uid]
-    return _references(obj, resource, references)
+    finalizers = obj["metadata"].get("finalizers") or []
+    if finalizer not in finalizers:
+        return _references(obj, resource, references)
+    kept = [item for item in finalizers if item != finalizer]
+    return _references(obj, resource, references, {"finalizers": kept or None})
 
 
 def _references(
-    obj: PartialObjectMetadata, resource: Resource[Any], references: list[OwnerReference]
+    obj: PartialObjectMetadata,
+    resource: Resource[Any],
+    references: list[OwnerReference],
+    change: Mapping[str, Any] = MappingProxyType({}),
 ) -> Patch:
     metadata = obj["metadata"]
     # resourceVersion lets only one of two owners adopt the same orphan; uid protects a successor
@@ -89,6 +101,7 @@ def _references(
             "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"],
             "ownerReferences": references,
+            **change,
         }
     }
     return Patch(resource, metadata.get("namespace", ""), metadata["name"], patch)

@@ -39,21 +39,21 @@ WITHOUT_EFFECT = frozenset(
     flex-volume-plugin-dir horizontal-pod-autoscaler-cpu-initialization-period
     horizontal-pod-autoscaler-downscale-stabilization horizontal-pod-autoscaler-initial-readiness-delay
     horizontal-pod-autoscaler-sync-period horizontal-pod-autoscaler-tolerance http2-max-streams-per-connection
-    kube-api-burst kube-api-content-type kube-api-qps large-cluster-size-threshold leader-elect-lease-duration
+    kube-api-burst kube-api-content-type kube-api-qps leader-elect-lease-duration
     leader-elect-renew-deadline leader-elect-resource-lock leader-elect-resource-name
     leader-elect-resource-namespace leader-elect-retry-period leader-migration-config
     legacy-service-account-token-clean-up-period log-flush-frequency log-json-info-buffer-size log-json-split-stream
     log-text-info-buffer-size log-text-split-stream logging-format master min-compatibility-version
     min-resync-period mirroring-concurrent-service-endpoint-syncs mirroring-endpointslice-updates-batch-period
-    mirroring-max-endpoints-per-subset namespace-sync-period node-eviction-rate node-sync-period
+    mirroring-max-endpoints-per-subset namespace-sync-period node-sync-period
     permit-address-sharing permit-port-sharing profiling pv-recycler-increment-timeout-nfs
     pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs pv-recycler-pod-template-filepath-hostpath
     pv-recycler-pod-template-filepath-nfs pv-recycler-timeout-increment-hostpath pvclaimbinder-sync-period
     requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix
     requestheader-group-headers requestheader-uid-headers requestheader-username-headers resource-quota-sync-period
-    route-reconciliation-period secondary-node-eviction-rate service-account-private-key-file
+    route-reconciliation-period service-account-private-key-file
     show-hidden-metrics-for-version tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version
-    tls-private-key-file tls-sni-cert-key unhealthy-zone-threshold use-service-account-credentials vmodule
+    tls-private-key-file tls-sni-cert-key vmodule
     """.split()
 )
 
@@ -71,13 +71,18 @@ class Options:
     mask_size_ipv6: int = 64
     root_ca_file: str = ""
     node_monitor_period: float = 5.0
-    node_monitor_grace_period: float = 40.0
+    node_monitor_grace_period: float = 50.0
     node_startup_grace_period: float = 60.0
+    node_eviction_rate: float = 0.1
+    secondary_node_eviction_rate: float = 0.01
+    unhealthy_zone_threshold: float = 0.55
+    large_cluster_size_threshold: int = 50
     max_endpoints_per_slice: int = 100
     terminated_pod_gc_threshold: int = 12500
     bind_address: str = "127.0.0.1"
     secure_port: int = 10257
     leader_elect: bool = True
+    use_service_account_credentials: bool = False
     verbosity: int = 0
 
 
@@ -116,8 +121,12 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
     add("--node-cidr-mask-size-ipv6", type=int, default=0)
     add("--root-ca-file", default="")
     add("--node-monitor-period", type=flag(parse_duration), default=5.0)
-    add("--node-monitor-grace-period", type=flag(parse_duration), default=40.0)
+    add("--node-monitor-grace-period", type=flag(parse_duration), default=50.0)
     add("--node-startup-grace-period", type=flag(parse_duration), default=60.0)
+    add("--node-eviction-rate", type=float, default=0.1, help="nodes a second in a zone")
+    add("--secondary-node-eviction-rate", type=float, default=0.01)
+    add("--unhealthy-zone-threshold", type=float, default=0.55)
+    add("--large-cluster-size-threshold", type=int, default=50)
     add("--max-endpoints-per-slice", type=int, default=100)
     add("--terminated-pod-gc-threshold", type=int, default=12500)
     add("--bind-address", default="127.0.0.1")
@@ -128,6 +137,14 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="port of /healthz and /metrics, over plain HTTP; 0 disables them",
     )
     add("--leader-elect", type=flag(parse_bool), nargs="?", const=True, default=True)
+    add(
+        "--use-service-account-credentials",
+        type=flag(parse_bool),
+        nargs="?",
+        const=True,
+        default=False,
+        help="every controller acts under a ServiceAccount of its own",
+    )
     add("-v", "--v", dest="verbosity", type=int, default=0)
     return out
 
@@ -176,11 +193,16 @@ def options(
         node_monitor_period=given.node_monitor_period,
         node_monitor_grace_period=given.node_monitor_grace_period,
         node_startup_grace_period=given.node_startup_grace_period,
+        node_eviction_rate=given.node_eviction_rate,
+        secondary_node_eviction_rate=given.secondary_node_eviction_rate,
+        unhealthy_zone_threshold=given.unhealthy_zone_threshold,
+        large_cluster_size_threshold=given.large_cluster_size_threshold,
         max_endpoints_per_slice=given.max_endpoints_per_slice,
         terminated_pod_gc_threshold=given.terminated_pod_gc_threshold,
         bind_address=given.bind_address,
         secure_port=given.secure_port,
         leader_elect=given.leader_elect,
+        use_service_account_credentials=given.use_service_account_credentials,
         verbosity=given.verbosity,
     )
 

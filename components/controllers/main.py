@@ -14,6 +14,7 @@ from kubewire.components.base.daemon import log_to_stderr, termination
 from kubewire.components.controllers import flags
 from kubewire.components.controllers.controller import Context, utc_now
 from kubewire.components.controllers.flags import Options
+from kubewire.components.controllers.identities import Identities, account_of
 from kubewire.components.controllers.registry import ALIASES, CONTROLLERS, enabled
 from kubewire.components.controllers.sharedinformers import SharedInformers
 from kubewire.components.kubeapi.client import ApiError, Client
@@ -53,18 +54,24 @@ async def run(options: Options) -> int:
 
 
 async def _run_until(stop: asyncio.Event, client: Client, options: Options) -> int:
-    recorders: dict[str, EventRecorder] = {}
-
-    def recorder(component: str) -> EventRecorder:
-        return recorders.setdefault(component, EventRecorder(client, component))
-
+    recorders: dict[tuple[str, str], EventRecorder] = {}
     informers = SharedInformers(client)
-    context = Context(client, informers, recorder, options)
-    controllers = {name: CONTROLLERS[name](context) for name in _selected(options)}
+    identities = Identities(client, own=options.use_service_account_credentials)
+
+    def context(controller: str) -> Context:
+        own = identities.client(controller)
+
+        def recorder(component: str) -> EventRecorder:
+            key = account_of(controller), component
+            return recorders.setdefault(key, EventRecorder(own, component))
+
+        return Context(own, informers, recorder, options)
+
+    controllers = {name: CONTROLLERS[name](context(name)) for name in _selected(options)}
     informers.start()
     tasks = [asyncio.create_task(item.run(), name=name) for name, item in controllers.items()]
-    for name, item in recorders.items():
-        tasks.append(asyncio.create_task(item.run(), name=f"events/{name}"))
+    for (_, component), item in recorders.items():
+        tasks.append(asyncio.create_task(item.run(), name=f"events/{component}"))
     if options.leader_elect:
         tasks.append(asyncio.create_task(hold_lease(client), name="lease"))
     log.info("started %s", ", ".join(controllers))
@@ -77,6 +84,7 @@ async def _run_until(stop: asyncio.Event, client: Client, options: Options) -> i
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await informers.stop()
+    await identities.close()
     return 1 if failed else 0
 
 

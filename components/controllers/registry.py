@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kubewire.components.controllers.autoscaling.controller import HorizontalPodAutoscalerController
+from kubewire.components.controllers.clusterroleaggregation.controller import (
+    ClusterRoleAggregationController,
+)
 from kubewire.components.controllers.controller import Context, Controller
+from kubewire.components.controllers.cronjob.controller import CronJobController
 from kubewire.components.controllers.daemonset.controller import DaemonSetController
 from kubewire.components.controllers.deployment.controller import DeploymentController
 from kubewire.components.controllers.disruption.controller import DisruptionController
@@ -21,7 +26,12 @@ from kubewire.components.controllers.namespaces.defaults import (
 from kubewire.components.controllers.namespaces.deletion import NamespaceController
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
-from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.nodes.ttl import TtlController
+from kubewire.components.controllers.replicaset.controller import (
+    ReplicaSetController,
+    ReplicationController,
+)
+from kubewire.components.controllers.resourcequota.controller import ResourceQuotaController
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
 from kubewire.components.controllers.storage.controller import PersistentVolumeBinder
@@ -36,13 +46,18 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "namespace-controller": NamespaceController,
     "node-ipam-controller": NodeIpamController,
     "node-lifecycle-controller": NodeLifecycleController,
+    "ttl-controller": TtlController,
     "deployment-controller": DeploymentController,
     "replicaset-controller": ReplicaSetController,
+    "replicationcontroller-controller": ReplicationController,
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
     "job-controller": JobController,
+    "horizontal-pod-autoscaler-controller": HorizontalPodAutoscalerController,
+    "cronjob-controller": CronJobController,
     "ttl-after-finished-controller": TtlAfterFinishedController,
     "disruption-controller": DisruptionController,
+    "resourcequota-controller": ResourceQuotaController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
@@ -53,6 +68,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "ephemeral-volume-controller": EphemeralVolumeController,
     "local-path-provisioner": LocalPathProvisioner,
     "pod-garbage-collector-controller": PodGarbageCollector,
+    "clusterrole-aggregation-controller": ClusterRoleAggregationController,
     "garbage-collector-controller": GarbageCollector,
 }
 
@@ -63,13 +79,18 @@ ALIASES = {
     "namespace": "namespace-controller",
     "nodeipam": "node-ipam-controller",
     "nodelifecycle": "node-lifecycle-controller",
+    "ttl": "ttl-controller",
     "deployment": "deployment-controller",
     "replicaset": "replicaset-controller",
+    "replicationcontroller": "replicationcontroller-controller",
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
     "job": "job-controller",
+    "horizontalpodautoscaling": "horizontal-pod-autoscaler-controller",
+    "cronjob": "cronjob-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
     "disruption": "disruption-controller",
+    "resourcequota": "resourcequota-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
@@ -77,6 +98,7 @@ ALIASES = {
     "pvc-protection": "persistentvolumeclaim-protection-controller",
     "pv-protection": "persistentvolume-protection-controller",
     "ephemeral-volume": "ephemeral-volume-controller",
+    "clusterrole-aggregation": "clusterrole-aggregation-controller",
     "podgc": "pod-garbage-collector-controller",
     "garbagecollector": "garbage-collector-controller",
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ from kubewire.components.kubelet.node.object import KUBELET_VERSION, capacity, m
 from kubewire.components.kubelet.node.registration import NodeRegistration
 from kubewire.components.kubelet.objects import ReferencedObjects
 from kubewire.components.kubelet.pod import launch, orphans
+from kubewire.components.kubelet.pod.admission import Rejection, reject
 from kubewire.components.kubelet.pod.container_target import RuntimeTarget
 from kubewire.components.kubelet.pod.network import PodNetwork
 from kubewire.components.kubelet.pod.node_services import NodeServices
@@ -45,7 +47,9 @@ from kubewire.components.kubelet.pod.state import PodState, adopt
 from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.resolvconf import ResolverConfig, parse
 from kubewire.components.kubelet.static_pods import StaticPods
+from kubewire.components.kubelet.stats import processes
 from kubewire.components.kubelet.status.writer import StatusWriter
+from kubewire.components.kubelet.usage import INTERVAL, Meter
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient, Process
@@ -99,6 +103,7 @@ class Kubelet:
         self.directories.pod("").mkdir(parents=True, exist_ok=True)
         self.machine = measure(settings.root_dir)
         self.metrics = Metrics(settings.node_name)
+        self.meter = Meter()
         self.recorder = EventRecorder(client, "kubelet", settings.node_name)
         self.network = PodNetwork(
             settings.cni_conf_dir,
@@ -162,7 +167,25 @@ class Kubelet:
             session=self.session,
             directories=self.directories,
             metrics=self.metrics,
+            admit=self._admit,
         )
+
+    async def _admit(self, pod: Pod) -> Rejection | None:
+        """Why this node cannot take the pod, or None."""
+        await self.registration.registered.wait()
+        rejection = self._rejection(pod)
+        if rejection is not None and rejection.of_node:
+            await self.registration.read()
+            rejection = self._rejection(pod)
+        return rejection
+
+    def _rejection(self, pod: Pod) -> Rejection | None:
+        others = [
+            worker.state.pod
+            for worker in self.workers.values()
+            if worker.admitted and not worker.finished and not pods.is_terminal(worker.state.pod)
+        ]
+        return reject(pod, others, self.registration.node, self.node.facts.allocatable)
 
     async def run(self) -> None:
         """Adopts running pods, then works. Fails when the fork server goes away."""
@@ -176,6 +199,7 @@ class Kubelet:
             self._run_pods(),
             self._follow_exits(exits),
             self._watch_network(),
+            self._measure(),
         ]
         if self.settings.make_iptables_util_chains:
             jobs.append(chains.keep())
@@ -187,6 +211,12 @@ class Kubelet:
                     group.create_task(job)
         finally:
             await self._close()
+
+    async def _measure(self) -> None:
+        """Reads what containers use, for the rates of /stats/summary."""
+        while True:
+            self.meter.measure(processes(self.workers.values()), time.time())
+            await asyncio.sleep(INTERVAL)
 
     async def _run_pods(self) -> None:
         mine = {launch.NODE_LABEL: self.settings.node_name}

@@ -59,5 +59,26 @@ class Metrics:
             "Containers started again after they had ended",
         )
 
+        # Service level indicators, at /metrics/slis (KEP-3466).
+        self.slis = Registry()
+        self._healthy = self.slis.gauge(
+            "kubernetes_healthcheck",
+            "[STABLE] This metric records the result of a single healthcheck.",
+            "name",
+            "type",
+        )
+        self._checks = self.slis.counter(
+            "kubernetes_healthchecks_total",
+            "[STABLE] This metric records the results of all healthcheck.",
+            "name",
+            "status",
+            "type",
+        )
+
+    def checked(self, name: str, healthy: bool) -> None:
+        """Counts a health check that was asked for."""
+        self._healthy.set(float(healthy), name, "healthz")
+        self._checks.inc(name, "success" if healthy else "error", "healthz")
+
     def probed(self, kind: str, success: bool) -> None:
         self.probes.inc(kind.capitalize(), "successful" if success else "failed")

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from kubewire.components.base.prometheus import CONTENT_TYPE
 from kubewire.components.kernel import inotify
-from kubewire.components.kubelet import pods
+from kubewire.components.kubelet import nodepages, pods
 from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
 from kubewire.components.kubelet.pod.worker import PodWorker
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_LOGS = Path("/var/log")
 #: The paths of streams over WebSocket. SPDY requests never reach aiohttp's router.
 STREAM_PATHS = (
     "/exec/{namespace}/{pod}/{container}",
@@ -69,6 +70,10 @@ class KubeletServer:
             ("/pods", self._pods),
             ("/runningpods/", self._pods),
             ("/metrics", self._metrics),
+            ("/metrics/cadvisor", self._cadvisor),
+            ("/metrics/slis", self._slis),
+            ("/configz", self._configz),
+            ("/logs/{path:.*}", self._log_files),
             ("/stats/summary", self._summary),
             ("/containerLogs/{namespace}/{pod}/{container}", self._logs),
         ]
@@ -157,7 +162,9 @@ class KubeletServer:
         return await handler(request)
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        if problem := self._kubelet.unhealthy():
+        problem = self._kubelet.unhealthy()
+        self._kubelet.metrics.checked("syncloop", not problem)
+        if problem:
             text = f"[-]syncloop failed: {problem}\nhealthz check failed\n"
             return web.Response(status=500, text=text)
         return web.Response(text="ok")
@@ -177,8 +184,35 @@ class KubeletServer:
         body = self._kubelet.metrics_text().encode()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
+    async def _slis(self, _: web.Request) -> web.Response:
+        body = self._kubelet.metrics.slis.text().encode()
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _cadvisor(self, _: web.Request) -> web.Response:
+        workers = list(self._kubelet.workers.values())
+        stats = summary(self._settings.node_name, workers, self._kubelet.meter, time.time())
+        text = nodepages.cadvisor(workers, stats, self._kubelet.machine)
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _configz(self, _: web.Request) -> web.Response:
+        body = orjson.dumps(nodepages.configz(self._settings))
+        return web.Response(body=body, content_type="application/json")
+
+    async def _log_files(self, request: web.Request) -> web.StreamResponse:
+        path = nodepages.log_file(_LOGS, request.match_info["path"])
+        if path is None:
+            return web.Response(status=404, text="404 page not found\n")
+        if not path.is_dir():
+            return web.FileResponse(path)
+        if not request.path.endswith("/"):
+            raise web.HTTPMovedPermanently(f"{path.name}/")
+        return web.Response(text=nodepages.listing(path), content_type="text/html")
+
     async def _summary(self, _: web.Request) -> web.Response:
-        body = summary(self._settings.node_name, self._kubelet.workers.values(), time.time())
+        kubelet = self._kubelet
+        body = summary(
+            self._settings.node_name, kubelet.workers.values(), kubelet.meter, time.time()
+        )
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:

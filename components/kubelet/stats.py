@@ -1,9 +1,11 @@
-"""/stats/summary, with the figures that /proc has per process, because containers have no cgroups
-(https://kubernetes.io/docs/reference/instrumenting/node-metrics/)."""
+"""/stats/summary (https://kubernetes.io/docs/reference/instrumenting/node-metrics/).
+
+The usage of a node is that of its containers: all nodes of a lab share the machine's memory and
+processors, so the machine's own figures would be the same for each.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,31 +13,49 @@ from typing import Any
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.records import ContainerRecord
-
-_TICK = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+from kubewire.components.kubelet.usage import Meter, Process, read
 
 
-def summary(node_name: str, workers: Iterable[PodWorker], now: float) -> dict[str, Any]:
-    """A statsapi.Summary of the pods; a container is represented by its first process only."""
+def processes(workers: Iterable[PodWorker]) -> list[Process]:
+    """The running containers of all pods."""
+    return [_process(record) for worker in workers for record in worker.state.record.running()]
+
+
+def _process(record: ContainerRecord) -> Process:
+    return Process(record.id, record.pid, record.started_at)
+
+
+def summary(
+    node_name: str,
+    workers: Iterable[PodWorker],
+    meter: Meter,
+    now: float,
+) -> dict[str, Any]:
+    """A statsapi.Summary of the node and its pods."""
     stamp = pods.format_time(now)
-    return {
-        "node": {"nodeName": node_name, "memory": _node_memory(stamp)},
-        "pods": [_pod(worker, stamp) for worker in workers],
-    }
+    listed = [_pod(worker, meter, stamp, now) for worker in workers]
+    node: dict[str, Any] = {"nodeName": node_name}
+    node |= _total([item for pod in listed for item in pod["containers"]], stamp)
+    node["memory"]["availableBytes"] = _available()
+    return {"node": node, "pods": listed}
 
 
-def _node_memory(stamp: str) -> dict[str, Any]:
+def _available() -> int:
     table = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    amounts = {key: int(table[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable")}
-    return {
-        "time": stamp,
-        "availableBytes": amounts["MemAvailable"],
-        "workingSetBytes": amounts["MemTotal"] - amounts["MemAvailable"],
-    }
+    return int(table["MemAvailable"].split()[0]) * 1024
 
 
-def _pod(worker: PodWorker, stamp: str) -> dict[str, Any]:
+def _total(containers: Iterable[dict[str, Any]], stamp: str) -> dict[str, Any]:
+    sums = {"usageNanoCores": 0, "usageCoreNanoSeconds": 0, "workingSetBytes": 0, "rssBytes": 0}
+    for container in containers:
+        figures = {**container.get("cpu", {}), **container.get("memory", {})}
+        sums = {key: number + figures.get(key, 0) for key, number in sums.items()}
+    cpu = {key: sums[key] for key in ("usageNanoCores", "usageCoreNanoSeconds")}
+    memory = {key: sums[key] for key in ("workingSetBytes", "rssBytes")}
+    return {"cpu": {"time": stamp, **cpu}, "memory": {"time": stamp, **memory}}
+
+
+def _pod(worker: PodWorker, meter: Meter, stamp: str, now: float) -> dict[str, Any]:
     pod = worker.state.pod
     sandbox = worker.state.record.sandbox
     stats: dict[str, Any] = {
@@ -45,27 +65,35 @@ def _pod(worker: PodWorker, stamp: str) -> dict[str, Any]:
             "uid": pods.uid(pod),
         },
         "startTime": stamp,
-        "containers": [_container(record, stamp) for record in worker.state.record.running()],
     }
+    running = worker.state.record.running()
+    stats["containers"] = [_container(record, meter, stamp, now) for record in running]
+    stats |= _total(stats["containers"], stamp)
     if sandbox and sandbox.netns and sandbox.pid:
         stats["network"] = {"time": stamp, **_interface(sandbox.pid)}
     return stats
 
 
-def _container(record: ContainerRecord, stamp: str) -> dict[str, Any]:
+def _container(
+    record: ContainerRecord,
+    meter: Meter,
+    stamp: str,
+    now: float,
+) -> dict[str, Any]:
     stats: dict[str, Any] = {
         "name": record.name,
         "startTime": pods.format_time(record.started_at),
     }
-    try:
-        # The second field, the program's name in parentheses, may itself contain spaces (proc(5)).
-        fields = Path(f"/proc/{record.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
+    usage = read(record.pid)
+    if usage is None:
         return stats
-    seconds = (int(fields[11]) + int(fields[12])) / _TICK
-    resident = int(fields[21]) * _PAGE
-    stats["cpu"] = {"time": stamp, "usageCoreNanoSeconds": int(seconds * 1e9)}
-    stats["memory"] = {"time": stamp, "workingSetBytes": resident, "rssBytes": resident}
+    rate = meter.rate(_process(record), usage.cpu, now)
+    stats["cpu"] = {"time": stamp, "usageNanoCores": rate, "usageCoreNanoSeconds": usage.cpu}
+    stats["memory"] = {
+        "time": stamp,
+        "workingSetBytes": usage.memory,
+        "rssBytes": usage.memory,
+    }
     return stats
 
 

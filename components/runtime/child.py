@@ -138,6 +138,7 @@ _OWN = (
     "group",
     "groups",
     "capabilities",
+    "no_new_privileges",
 )
 
 

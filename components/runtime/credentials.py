@@ -6,6 +6,8 @@ import ctypes
 import os
 from collections.abc import Sequence
 
+from kubewire.components.kernel import namespaces as ns
+
 from .spec import ProcessSpec, StartError
 
 # fmt: off
@@ -46,6 +48,8 @@ def apply(spec: ProcessSpec) -> None:
             os.setresuid(uid, uid, uid)
         if spec.capabilities is not None and not uid:
             _keep(spec.capabilities)
+        if spec.no_new_privileges:
+            ns.set_no_new_privileges()
     except OSError as err:
         text = f"cannot become user {user}, group {group}: {err.strerror}"
         raise StartError(text, "user", err.errno or 0) from None

@@ -41,8 +41,13 @@ class LineSplitter:
         return b"".join(out)
 
     def end(self, now: int) -> bytes:
-        """The CRI line of an unfinished last line."""
-        return self.feed(b"\n", now) if self._partial else b""
+        """The CRI line of an unfinished last line. As containerd's, it has the tag of a part, so
+        that its reader does not end it either."""
+        if not self._partial:
+            return b""
+        line = f"{timestamp(now)} {self._stream} P ".encode() + self._partial + b"\n"
+        self._partial = b""
+        return line
 
     @staticmethod
     def _format(prefix: bytes, line: bytes) -> list[bytes]:

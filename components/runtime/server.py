@@ -118,6 +118,7 @@ def inherit(spec: ProcessSpec, container: ProcessSpec) -> ProcessSpec:
         group=container.group if same_user and spec.group is None else spec.group,
         groups=container.groups if same_user and not spec.groups else spec.groups,
         capabilities=container.capabilities if spec.capabilities is None else spec.capabilities,
+        no_new_privileges=spec.no_new_privileges or container.no_new_privileges,
     )
 
 

@@ -105,6 +105,7 @@ class ProcessSpec:
     user, group: a number, or a name in /etc/passwd or /etc/group of the root.
     groups: supplementary group ids.
     capabilities: those to keep ("NET_RAW", ...); None: all.
+    no_new_privileges: no program that it executes gains any, for example by a setuid bit.
     log_path: the file for stdout and stderr, in CRI format. The client opens its directory, which
         must exist in the client's mount namespace. It is rotated at log_max_bytes, and log_max_files
         files are kept.
@@ -126,6 +127,7 @@ class ProcessSpec:
     group: int | str | None = None
     groups: tuple[int, ...] = ()
     capabilities: tuple[str, ...] | None = None
+    no_new_privileges: bool = False
     join: Mapping[str, int | str] = field(default_factory=dict)
     unshare: tuple[str, ...] = ()
     rootfs: Rootfs | None = None
@@ -249,7 +251,9 @@ _SPEC: _Types = {
     **dict.fromkeys(("main", "name", "preload", "container", "cwd", "log_path"), _TEXT),
     **dict.fromkeys(("argv", "args", "unshare"), _TEXTS),
     **dict.fromkeys(("add_env", "sysctls", "labels"), _TEXT_MAP),
-    **dict.fromkeys(("stdin_open", "stdin_once", "kill_on_disconnect"), _TRUTH),
+    **dict.fromkeys(
+        ("stdin_open", "stdin_once", "kill_on_disconnect", "no_new_privileges"), _TRUTH
+    ),
     **dict.fromkeys(("log_max_bytes", "log_max_files"), _NUMBER),
     **dict.fromkeys(("user", "group"), ("a number, a name or null", _is_owner)),
     "env": ("a mapping of strings or null", _optional(_is_text_map)),

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kubewire.components.kubeapi.podneeds import HostPort, Requests, amount
 from kubewire.components.kubeapi.selectors import LabelSelector
-from kubewire.components.scheduler.podspec import HostPort, PodInfo, Requests, Term, amount
+from kubewire.components.scheduler.podspec import PodInfo, Term
 
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import Node, Taint

@@ -19,6 +19,7 @@ from kubewire.components.kubeapi.resources import (
     KubeObject,
     Resource,
 )
+from kubewire.lab.bringup import standard_class
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.manifests import resource_of
 from kubewire.lab.bringup.networks import installation_of
@@ -26,20 +27,6 @@ from kubewire.lab.bringup.rollout import is_true
 from kubewire.scenarios.engine.file.spec import LabSpec
 
 Note = Callable[[str], None]
-
-#: The default class, as kind installs it. Its volumes are directories of a node, so a claim waits
-#: until the scheduler has chosen the node of the first pod that uses it.
-STANDARD_CLASS: KubeObject = {
-    "apiVersion": "storage.k8s.io/v1",
-    "kind": "StorageClass",
-    "metadata": {
-        "name": "standard",
-        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-    },
-    "provisioner": "rancher.io/local-path",
-    "reclaimPolicy": "Delete",
-    "volumeBindingMode": "WaitForFirstConsumer",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -60,9 +47,11 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await _answering(client)
         for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
-        await apply(client, STANDARD_CLASS)
+        for obj in standard_class.objects():
+            await apply(client, obj)
         if spec.dns.replicas:
             await _install_dns(client, spec)
+        await _mark_control_planes(client, spec)
         nodes = len(spec.nodes)
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
@@ -85,6 +74,17 @@ async def _answering(client: Client) -> None:
             return
         except ApiError:
             await asyncio.sleep(0.01)
+
+
+async def _mark_control_planes(client: Client, spec: LabSpec) -> None:
+    """Set the role label, as kubeadm does: a kubelet may not give its own node a role."""
+    names = {node.name for node in spec.plan.nodes if node.role == "control-plane"}
+    await _until(
+        client, NODES, None, lambda items: names <= {item["metadata"]["name"] for item in items}
+    )
+    labels = {"node-role.kubernetes.io/control-plane": ""}
+    for name in names:
+        await client.patch(NODES, name, {"metadata": {"labels": labels}})
 
 
 async def _install_dns(client: Client, spec: LabSpec) -> None:

@@ -190,6 +190,7 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
         "--kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
         "--kubelet-certificate-authority": f"{PKI}/ca.crt",
+        "--authorization-mode": spec.authorization,
         "--storage-path": "/var/lib/etcd/store.db",
         "--listen-fd": str(DOOR_FD),
     }
@@ -207,6 +208,7 @@ def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
+        "--use-service-account-credentials": "true",
         **_extra_flags(spec, "controllerManager"),
     }
     main = "kubewire.components.controllers.main:main"
@@ -243,7 +245,6 @@ def _node_components(
     if catalogue:
         kubelet["--image-catalogue"] = catalogue
     if node.role == "control-plane":
-        labels.append("node-role.kubernetes.io/control-plane=")
         kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
     if labels:
         kubelet["--node-labels"] = ",".join(labels)
@@ -282,7 +283,8 @@ def node_files(
     # accounts are.
     users = {"kube-proxy": "system:kube-proxy"} | {agent.name: agent.user for agent in agents}
     shared = [
-        (part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()
+        (part, kubeconfig_for(authority, name, server, user, _groups(user)))
+        for part, user in users.items()
     ]
     for node in plan.nodes:
         identity = kubeconfig_for(
@@ -305,6 +307,13 @@ def node_files(
         for file in network.files:
             if file.host == node.name:
                 yield NodeFile(node.name, file.path, file.content, 0o644)
+
+
+def _groups(user: str) -> tuple[str, ...]:
+    """Those that the user's token would give: an agent has the rights of a ServiceAccount."""
+    if not user.startswith("system:serviceaccount:"):
+        return ()
+    return "system:serviceaccounts", f"system:serviceaccounts:{user.split(':')[2]}"
 
 
 def user_files(spec: LabSpec) -> Iterator[NodeFile]:

@@ -114,7 +114,7 @@ CORE_FILES = {
 
 
 class FakeClient:
-    """Stands in for the API's client: nothing is asked of it here."""
+    """Stands in for the API's client."""
 
     @classmethod
     def from_kubeconfig(cls, path: str, user_agent: str) -> FakeClient:
@@ -125,6 +125,9 @@ class FakeClient:
 
     async def __aexit__(self, *_: object) -> None:
         pass
+
+    async def patch(self, *_: object) -> None:
+        """The role label of the control plane."""
 
 
 def objects(spec: LabSpec, monkeypatch: pytest.MonkeyPatch) -> list[KubeObject]:

@@ -103,7 +103,9 @@ def test_labs_that_differ_in_name_only_are_equal():
     ("data", "said"),
     [
         pytest.param(
-            {"tpology": {}}, "tpology: unknown key (did you mean topology?); allowed here: cni", id="unknown key"
+            {"tpology": {}},
+            "tpology: unknown key (did you mean topology?); allowed here: authorization, cni",
+            id="unknown key",
         ),
         pytest.param(
             {"topology": {"worker": 3}}, "topology.worker: unknown key (did you mean workers?)", id="nested key"

@@ -19,6 +19,7 @@ import orjson
 
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.crd import structural, validationrules
+from kubewire.components.apiserver.kinds.cluster.customresourcedefinition import CLEANUP
 from kubewire.components.apiserver.kinds.duration import human_duration
 from kubewire.components.apiserver.kinds.spec import (
     NAME_COLUMNS,
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 #: How many objects of a deleted definition are deleted in one turn of the event loop.
 _DELETIONS_AT_ONCE = 50
-FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
 def served_versions(crd: KubeObject) -> list[Served]:
@@ -93,6 +93,8 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         schema_errors=partial(_validate, schema=schema),
         list_keys=partial(structural.list_keys, schema),
         deprecation=_deprecation(resource, version),
+        # The definition's revision: what was stored later has the defaults of its schema.
+        defaults_since=int(crd["metadata"].get("resourceVersion") or 0),
     )
 
 
@@ -371,9 +373,6 @@ class Definitions:
         if not conflict:
             kinds[_group_kind(crd)] = crd["metadata"]["name"]
         wanted = with_conditions(crd, conflict)
-        finalizers = wanted["metadata"].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            wanted["metadata"]["finalizers"] = [*finalizers, FINALIZER]
         if wanted != crd:
             self.registry.store.update(stored.key, wanted, stored.revision)
 
@@ -407,7 +406,7 @@ class Definitions:
             if self.registry.store.count(served.storage):
                 self._follow(served.storage)
                 return
-        finalizers = [name for name in crd["metadata"].get("finalizers") or [] if name != FINALIZER]
+        finalizers = [name for name in crd["metadata"].get("finalizers") or [] if name != CLEANUP]
         without = {**crd, "metadata": crd["metadata"] | {"finalizers": finalizers}}
         metadata.drop_empty(without["metadata"])
         if is_finished(without):

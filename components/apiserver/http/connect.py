@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import aiohttp
+import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
@@ -227,18 +228,13 @@ class Connector:
         target: Target,
         info: RequestInfo,
     ) -> web.StreamResponse:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)
-            self._session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=DIAL_SECONDS),
-            )  # fmt: skip
+        session = self._connections()
         body = await request.read() if request.body_exists else None
         url = f"{target.scheme}://{target.authority}{target.path_and_query}"
         prefix = info.path.removesuffix(info.rest)
         place = Place(prefix, target.authority, request.headers.get("Host", ""))
         try:
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 URL(url, encoded=True),
                 data=body,
@@ -257,6 +253,28 @@ class Connector:
                 text = f"error trying to reach service: {_why(target, error)}"
                 raise status.service_unavailable(text) from error
             raise _dial_error(request, target, error) from error
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=DIAL_SECONDS),
+            )  # fmt: skip
+        return self._session
+
+    async def kubelet_json(self, node: str, path: str) -> KubeObject:
+        """A document of a node's kubelet; raises StatusError or OSError when there is none."""
+        target = self._kubelet(node, path, ())
+        url = URL(f"{target.scheme}://{target.authority}{path}", encoded=True)
+        try:
+            async with self._connections().get(url, ssl=self._tls(target) or True) as answer:
+                if answer.status != 200:
+                    raise OSError(f"{url}: HTTP {answer.status}")
+                document: KubeObject = orjson.loads(await answer.read())
+                return document
+        except aiohttp.ClientError as error:
+            raise OSError(str(error)) from error
 
     async def _upgrade(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         context = self._tls(target)

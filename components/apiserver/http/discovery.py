@@ -21,14 +21,26 @@ _STATUS_VERBS = ("get", "patch", "update")
 
 @dataclass(frozen=True)
 class VirtualKind:
-    """A resource that supports only create, such as the reviews."""
+    """A resource that is not stored: the reviews, which support only create, and what is computed
+    when it is asked for (computed.py), which supports only get and list.
+    """
 
     group: str
     version: str
     plural: str
     kind: str
     namespaced: bool = False
+    verbs: tuple[str, ...] = ("create",)
+    short_names: tuple[str, ...] = ()
+    deprecation: str = ""
 
+    @property
+    def singular(self) -> str:
+        """metrics-server has none, because they would be those of nodes and pods."""
+        return "" if self.group == "metrics.k8s.io" else self.kind.lower()
+
+
+_READ = ("get", "list")
 
 VIRTUAL_KINDS = (
     VirtualKind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview"),
@@ -48,6 +60,17 @@ VIRTUAL_KINDS = (
     ),
     VirtualKind("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
     VirtualKind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview"),
+    VirtualKind(
+        "",
+        "v1",
+        "componentstatuses",
+        "ComponentStatus",
+        verbs=_READ,
+        short_names=("cs",),
+        deprecation="v1 ComponentStatus is deprecated in v1.19+",
+    ),
+    VirtualKind("metrics.k8s.io", "v1beta1", "nodes", "NodeMetrics", verbs=_READ),
+    VirtualKind("metrics.k8s.io", "v1beta1", "pods", "PodMetrics", True, verbs=_READ),
 )
 
 _SCALE = Subresource("scale", "Scale", _STATUS_VERBS, "autoscaling", "v1")
@@ -131,8 +154,9 @@ def _resource_discoveries(resources: list[Served], group: str, version: str) -> 
             "resource": virtual.plural,
             "responseKind": {"group": group, "version": version, "kind": virtual.kind},
             "scope": "Namespaced" if virtual.namespaced else "Cluster",
-            "singularResource": virtual.kind.lower(),
-            "verbs": ["create"],
+            "singularResource": virtual.singular,
+            "verbs": list(virtual.verbs),
+            **({"shortNames": list(virtual.short_names)} if virtual.short_names else {}),
         }
         for virtual in VIRTUAL_KINDS
         if (virtual.group, virtual.version) == (group, version)
@@ -209,10 +233,11 @@ def api_resource_list(catalog: Catalog, group: str, version: str) -> KubeObject 
     resources += [
         {
             "name": virtual.plural,
-            "singularName": virtual.kind.lower(),
+            "singularName": virtual.singular,
             "namespaced": virtual.namespaced,
             "kind": virtual.kind,
-            "verbs": ["create"],
+            "verbs": list(virtual.verbs),
+            **({"shortNames": list(virtual.short_names)} if virtual.short_names else {}),
         }
         for virtual in VIRTUAL_KINDS
         if (virtual.group, virtual.version) == (group, version)

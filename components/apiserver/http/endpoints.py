@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -19,8 +19,9 @@ from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
     decode_object,
-    decode_yaml,
-    encode_yaml,
+    decode_strictly,
+    decode_yaml_strictly,
+    encode,
     media_type_of,
     representation,
 )
@@ -83,7 +84,13 @@ class Call:
 
     @property
     def shape(self) -> Representation:
-        return representation(self.request.headers.get("Accept", ""))
+        return representation(self.request.headers.get("Accept", ""), self.served.custom)
+
+    @property
+    def other_shape(self) -> Representation:
+        """The representation of an object of another kind, of which there is no Table."""
+        shape = representation(self.request.headers.get("Accept", ""), tables=False)
+        return replace(shape, kind="")
 
     @property
     def agent(self) -> str:
@@ -168,7 +175,21 @@ class Endpoints:
             metadata["continue"] = _continue_token(revision, page[-1])
             if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = len(selected) - len(page)
-        return _respond(_list_body(self.registry, served, page, metadata, shape, call.query), shape)
+        return self._list(call, page, metadata, shape)
+
+    def _list(
+        self,
+        call: Call,
+        items: list[Stored],
+        metadata: dict[str, Any],
+        shape: Representation,
+    ) -> web.Response:
+        if shape.protobuf and not shape.kind:
+            # JSON is joined from stored bytes; here, too, the objects are not decoded again.
+            body = _protobuf_list(self.registry, call.served, items, metadata)
+            return web.Response(body=body, headers={"Content-Type": shape.content_type})
+        body = _list_body(self.registry, call.served, items, metadata, shape, call.query)
+        return _respond(body, shape)
 
     def _snapshot(self, served: Served, options: ListOptions) -> tuple[list[Stored], int]:
         """The objects of the resource before selection, and the revision of that state."""
@@ -227,18 +248,19 @@ class Endpoints:
     def create(self, call: Call) -> web.Response:
         shape = call.shape
         info = call.info
-        obj = decode_object(call.body, call.content_type)
-        result = self.registry.create(call.served, info.namespace, obj, call.write_options())
+        obj, findings = decode_strictly(call.body, call.content_type)
+        options = replace(call.write_options(), findings=findings)
+        result = self.registry.create(call.served, info.namespace, obj, options)
         return self._answer(call, result, shape)
 
     def update(self, call: Call) -> web.Response:
         shape = call.shape
         info = call.info
         served = call.served
-        obj = decode_object(call.body, call.content_type)
-        options = call.write_options()
+        obj, findings = decode_strictly(call.body, call.content_type)
+        options = replace(call.write_options(), findings=findings)
         if info.subresource == "scale":
-            return self._scaled(call, lambda scale: obj, options, shape)
+            return self._scaled(call, lambda scale: obj, options, call.other_shape)
         strategy = _STRATEGIES.get(info.subresource, "main")
         if info.subresource == "finalize":
             self.registry.check_types(served, obj)
@@ -262,7 +284,8 @@ class Endpoints:
         served = call.served
         options = call.write_options()
         if call.media_type == APPLY_PATCH:
-            patch = decode_yaml(call.body)
+            patch, findings = decode_yaml_strictly(call.body)
+            options = replace(options, findings=_of_yaml_strict(findings, options))
             result = apply_patch(
                 self.registry,
                 served,
@@ -274,9 +297,10 @@ class Endpoints:
                 self.list_keys,
             )
             return self._answer(call, result, shape)
-        transform = patching.transform(served, call.media_type, call.body, self.merge_key)
+        transform, findings = patching.transform(served, call.media_type, call.body, self.merge_key)
+        options = replace(options, findings=findings)
         if info.subresource == "scale":
-            return self._scaled(call, transform, options, shape)
+            return self._scaled(call, transform, options, call.other_shape)
         strategy: Strategy = "status" if info.subresource == "status" else "main"
         result = self.registry.update(
             served,
@@ -304,10 +328,7 @@ class Endpoints:
             self._delete_options(call),
         )
         metadata = {"resourceVersion": str(self.registry.store.revision)}
-        return _respond(
-            _list_body(self.registry, call.served, deleted, metadata, shape, call.query),
-            shape,
-        )
+        return self._list(call, deleted, metadata, shape)
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
@@ -315,11 +336,9 @@ class Endpoints:
         return deletion.DeleteOptions.parse(body, dict(call.query), call.user)
 
     def scale(self, call: Call) -> web.Response:
+        shape = call.other_shape
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
-        return _respond(
-            orjson.dumps(subresources.scale_of(call.served, stored.obj)),
-            Representation(),
-        )
+        return _respond(orjson.dumps(subresources.scale_of(call.served, stored.obj)), shape)
 
     def _scaled(
         self,
@@ -349,10 +368,11 @@ class Endpoints:
             served, info.namespace, info.name, rescaled, options, subresource="scale", admitted=True
         )
         body = orjson.dumps(subresources.scale_of(served, result.obj))
-        return _respond(body, Representation(), warnings=(*result.warnings, *warnings))
+        return _respond(body, shape, warnings=(*result.warnings, *warnings))
 
     def create_subresource(self, call: Call) -> web.Response:
         """POST of a binding, an eviction or a token request."""
+        shape = call.other_shape
         info = call.info
         served = call.served
         body = decode_object(call.body, call.content_type)
@@ -389,13 +409,21 @@ class Endpoints:
                 )
             case _:
                 raise status.no_such_path()
-        return _respond(result.body, Representation(), result.code, warnings)
+        return _respond(result.body, shape, result.code, warnings)
 
     def _answer(self, call: Call, result: Result, shape: Representation) -> web.Response:
         body = result.body
         if shape.kind and result.obj.get("kind") != "Status":
             body = _shaped(call.served, orjson.loads(body), shape, call.query)
         return _respond(body, shape, result.code, result.warnings)
+
+
+def _of_yaml_strict(findings: tuple[str, ...], options: WriteOptions) -> tuple[str, ...]:
+    """Raises 400 for a configuration with repeated keys where fieldValidation is Strict."""
+    if findings and options.field_validation == "Strict":
+        text = f"error converting YAML to JSON: {findings[0]}"
+        raise status.bad_request(f"error strict decoding YAML: {text}")
+    return findings
 
 
 def _finalized(body: KubeObject) -> Callable[[KubeObject], KubeObject]:
@@ -431,16 +459,13 @@ def _list_body(
     shape: Representation,
     query: Mapping[str, str],
 ) -> bytes:
-    bodies = [registry.body(served, stored) for stored in items]
     if not shape.kind:
+        bodies = [registry.body(served, stored) for stored in items]
         head = orjson.dumps(
             {"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata},
         )
         return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
-    objects = [
-        stored.obj if served.stored_as_served else orjson.loads(body)
-        for stored, body in zip(items, bodies, strict=True)
-    ]
+    objects = [registry.shown(served, stored) for stored in items]
     if shape.kind == "Table":
         include = query.get("includeObject") or "Metadata"
         return orjson.dumps(tables.table(served, objects, metadata, shape.version, include))
@@ -454,6 +479,16 @@ def _list_body(
     )
 
 
+def _protobuf_list(
+    registry: Registry, served: Served, items: list[Stored], metadata: dict[str, Any]
+) -> bytes:
+    from kubewire.components.apiserver.http import protobuf_writer
+
+    contents = [protobuf_writer.content(registry.shown(served, item)) for item in items]
+    kind = f"{served.kind}List"
+    return protobuf_writer.encode_list(served.api_version, kind, metadata, contents)
+
+
 def _respond(
     body: bytes,
     shape: Representation,
@@ -461,7 +496,7 @@ def _respond(
     warnings: tuple[str, ...] = (),
 ) -> web.Response:
     response = web.Response(
-        body=encode_yaml(body) if shape.yaml else body,
+        body=encode(body, shape),
         status=code,
         headers={"Content-Type": shape.content_type},
     )

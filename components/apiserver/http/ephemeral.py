@@ -33,6 +33,7 @@ def update(
     def added(pod: KubeObject) -> KubeObject:
         before = list(pod["spec"].get("ephemeralContainers") or [])
         wanted = transform({**pod, "spec": dict(pod["spec"])})
+        registry.check_kind(served, wanted)
         registry.check_types(served, wanted)
         spec = wanted.get("spec") or {}
         pod["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
@@ -45,7 +46,7 @@ def update(
         return pod
 
     return registry.update(
-        served, namespace, name, added, options, "raw", subresource="ephemeralcontainers"
+        served, namespace, name, added, options, "counted", subresource="ephemeralcontainers"
     )
 
 

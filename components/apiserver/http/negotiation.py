@@ -1,7 +1,7 @@
 """Content types of requests and answers (apiserver/pkg/endpoints/handlers/negotiation).
 
-JSON and YAML are read and written. Protobuf is only read, because its clients accept JSON as well.
-CBOR is refused, which makes its clients fall back to JSON.
+JSON, YAML and protobuf are read and written; only objects of custom resources and Tables have no
+protobuf. CBOR is refused, which makes its clients fall back to JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import orjson
 
 from kubewire.components.apiserver import bodies, status
 from kubewire.components.apiserver.http import protobuf
+from kubewire.components.apiserver.http.duplicatekeys import duplicate_keys
 
 ACCEPTED_OUT = ("application/json", "application/yaml")
 _ACCEPTED_IN = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
@@ -42,9 +43,12 @@ class Representation:
     kind: str = ""
     version: str = ""
     yaml: bool = False
+    protobuf: bool = False
 
     @property
     def content_type(self) -> str:
+        if self.protobuf:
+            return protobuf.MEDIA_TYPE
         return "application/yaml" if self.yaml else "application/json"
 
 
@@ -65,21 +69,39 @@ def parse_accept(header: str) -> tuple[MediaType, ...]:
 
 
 @lru_cache(maxsize=256)
-def representation(header: str) -> Representation:
-    """Chooses the representation of a resource; raises 406 when no entry can be served."""
+def representation(header: str, custom: bool = False, *, tables: bool = True) -> Representation:
+    """Chooses the representation of a resource; raises 406 when no entry can be served.
+
+    custom says that the objects are of a custom resource, tables whether there is a Table of them.
+    """
     entries = parse_accept(header) or (MediaType("*/*"),)
     for entry in entries:
         yaml = entry.type == "application/yaml"
-        if not yaml and entry.type not in _JSON:
+        binary = entry.type == protobuf.MEDIA_TYPE
+        if not yaml and not binary and entry.type not in _JSON:
             continue
         wanted = entry.parameters.get("as", "")
+        if wanted == "Table" and (binary or not tables):
+            continue
+        if binary and custom and not wanted:
+            continue
         if not wanted:
-            return Representation(yaml=yaml)
+            return Representation(yaml=yaml, protobuf=binary)
         known = wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
         in_meta = entry.parameters.get("g") == "meta.k8s.io"
         if known and in_meta and entry.parameters.get("v") in ("v1", "v1beta1"):
-            return Representation(wanted, entry.parameters["v"], yaml)
-    raise status.not_acceptable(ACCEPTED_OUT)
+            return Representation(wanted, entry.parameters["v"], yaml, binary)
+    raise status.not_acceptable(ACCEPTED_OUT if custom else (*ACCEPTED_OUT, protobuf.MEDIA_TYPE))
+
+
+def encode(body: bytes, shape: Representation) -> bytes:
+    """An object in the representation's media type, from its JSON."""
+    if shape.protobuf:
+        # The import is late because only clients of client-go ask for protobuf.
+        from kubewire.components.apiserver.http import protobuf_writer
+
+        return protobuf_writer.encode(orjson.loads(body))
+    return encode_yaml(body) if shape.yaml else body
 
 
 def wants_pretty(query: Mapping[str, str], agent: str) -> bool:
@@ -103,13 +125,32 @@ def decode_body(body: bytes, content_type: str) -> Any:
     if media_type in ("application/yaml", "text/yaml"):
         return decode_yaml(body)
     if media_type == protobuf.MEDIA_TYPE:
-        return _decode_protobuf(body)
+        return _decode_protobuf(body)[0]
     raise status.unsupported_media_type(_ACCEPTED_IN)
 
 
 def decode_object(body: bytes, content_type: str) -> dict[str, Any]:
     """Decodes a body that must be an object; raises 400 and 415."""
-    decoded = decode_body(body, content_type)
+    return _checked_object(decode_body(body, content_type))
+
+
+def decode_strictly(body: bytes, content_type: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Like decode_object, with the texts of what fieldValidation reports about the body itself.
+
+    These are repeated keys, and fields of protobuf that this release does not have.
+    """
+    media_type = media_type_of(content_type)
+    if media_type == protobuf.MEDIA_TYPE:
+        decoded, unknown = _decode_protobuf(body)
+        return decoded, tuple(f"unknown {text}" for text in unknown)
+    if media_type in ("application/yaml", "text/yaml"):
+        value, repeated = decode_yaml_strictly(body)
+        return _checked_object(value), repeated
+    obj = decode_object(body, content_type)
+    return obj, duplicate_keys(body, obj)
+
+
+def _checked_object(decoded: Any) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise status.bad_request(
             "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value",
@@ -117,7 +158,7 @@ def decode_object(body: bytes, content_type: str) -> dict[str, Any]:
     return decoded
 
 
-def _decode_protobuf(body: bytes) -> Any:
+def _decode_protobuf(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         return protobuf.decode(body)
     except (protobuf.ProtobufError, bodies.TooDeep) as error:
@@ -138,6 +179,15 @@ def decode_yaml(body: bytes) -> Any:
 
     Raises 400 and bodies.TooLarge.
     """
+    return decode_yaml_strictly(body)[0]
+
+
+#: How go-yaml begins its text about repeated keys, of which each line is one.
+YAML_ERRORS = "yaml: unmarshal errors:"
+
+
+def decode_yaml_strictly(body: bytes) -> tuple[Any, tuple[str, ...]]:
+    """Like decode_yaml, with go-yaml's text about repeated keys, if there are any."""
     # The import is late because few clients send YAML.
     from kubewire.components.apiserver.http import yamlbody
 
@@ -146,10 +196,13 @@ def decode_yaml(body: bytes) -> Any:
             # Most clients that apply send JSON. It is decoded faster this way, and it may contain
             # characters that YAML 1.1 does not allow.
             try:
-                return bodies.load_json(body)
+                decoded = bodies.load_json(body)
+                if not duplicate_keys(body, decoded):
+                    return decoded, ()
             except orjson.JSONDecodeError:
                 pass
-        return yamlbody.load(body)
+        decoded, repeated = yamlbody.load_strictly(body)
+        return decoded, ("\n  ".join((YAML_ERRORS, *repeated)),) if repeated else ()
     except (yamlbody.YamlError, bodies.TooDeep) as error:
         raise status.bad_request(f"error decoding YAML: {error}") from error
 

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver.http.duplicatekeys import duplicate_keys
 from kubewire.components.apiserver.http.negotiation import decode_json
 from kubewire.components.apiserver.registry import patch as patches
 from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.apiserver.registry.strategicmerge import PatchFormatError, strategic_merge
 from kubewire.components.kubeapi.client import (
     APPLY_PATCH,
     JSON_PATCH,
     MERGE_PATCH,
     STRATEGIC_MERGE_PATCH,
 )
+from kubewire.components.kubeapi.mergepatch import merge_patch
 from kubewire.components.kubeapi.resources import KubeObject
 
 #: The function merge_key(group, version, kind, path) of the openapi package.
@@ -23,25 +26,34 @@ MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]
 
 def transform(
     served: Served, content_type: str, body: bytes, merge_key: MergeKeyOf
-) -> Callable[[KubeObject], KubeObject]:
-    """Returns the transform; raises 400 and 415.
+) -> tuple[Callable[[KubeObject], KubeObject], tuple[str, ...]]:
+    """Returns the transform, and the texts of what fieldValidation reports about the patch itself.
 
-    The transform raises 422 when the patch does not fit the object.
+    Raises 400 and 415. The transform raises 422 when the patch does not fit the object.
     """
     patch = decode_json(body)
+    findings = duplicate_keys(body, patch)
+    if content_type == JSON_PATCH:
+        findings = tuple(f"json patch {text}" for text in findings)
+    return _transform(served, content_type, patch, merge_key), findings
+
+
+def _transform(
+    served: Served, content_type: str, patch: Any, merge_key: MergeKeyOf
+) -> Callable[[KubeObject], KubeObject]:
     if content_type == JSON_PATCH:
         return _json_patch(patch)
     if not isinstance(patch, dict):
         text = "json: cannot unmarshal into Go value of type map[string]interface {}"
         raise status.bad_request(f"error decoding patch: {text}")
     if content_type == MERGE_PATCH:
-        return lambda obj: _checked(lambda: patches.merge_patch(obj, patch))
+        return lambda obj: _checked(lambda: merge_patch(obj, patch))
     if content_type == STRATEGIC_MERGE_PATCH and not served.custom:
 
         def key_of(path: tuple[str, ...]) -> str | None:
             return merge_key(served.group, served.version, served.kind, path)
 
-        return lambda obj: _checked(lambda: patches.strategic_merge(obj, patch, key_of))
+        return lambda obj: _checked(lambda: strategic_merge(obj, patch, key_of))
     raise status.unsupported_media_type(supported(served))
 
 
@@ -75,6 +87,8 @@ def supported(served: Served) -> tuple[str, ...]:
 def _checked(step: Callable[[], KubeObject]) -> KubeObject:
     try:
         patched = step()
+    except PatchFormatError as error:
+        raise status.bad_request(str(error)) from error
     except patches.PatchError as error:
         text = f"the server rejected our request due to an error in our request: {error}"
         raise status.StatusError(status.status(422, "Invalid", text, {})) from error

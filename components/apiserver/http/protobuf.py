@@ -1,10 +1,9 @@
 """Decodes Kubernetes' protobuf encoding of requests
 (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
 
-The typed clients of client-go, kubectl create among them, send protobuf by default. The server
-reads it and answers in JSON, which the same clients accept. protobuf_fields.json, which
-openapi/generate.py writes, maps for each message a field number to "jsonName type". A type is a
-scalar or a message, or
+The typed clients of client-go, kubectl create among them, send protobuf by default.
+protobuf_writer.py encodes the answers. protobuf_fields.json, which openapi/generate.py writes, maps
+for each message a field number to "jsonName type". A type is a scalar or a message, or
 
     list TYPE   map TYPE from strings   inline MESSAGE whose fields JSON has in the enclosing object
     *TYPE a pointer
@@ -19,7 +18,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from kubewire.components.apiserver import bodies
 from kubewire.components.base.golang import format_duration
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
-_MAGIC = b"k8s\x00"
+MAGIC = b"k8s\x00"
 
 
 class ProtobufError(ValueError):
@@ -41,7 +40,8 @@ Field = tuple[str, str]
 
 
 @lru_cache(maxsize=1)
-def _schema() -> dict[str, dict[int, Field]]:
+def messages() -> dict[str, dict[int, Field]]:
+    """The fields of each message by their numbers."""
     raw = orjson.loads(Path(__file__).with_name("protobuf_fields.json").read_bytes())
     return {
         message: {int(number): tuple(text.split(" ", 1)) for number, text in fields.items()}
@@ -49,9 +49,13 @@ def _schema() -> dict[str, dict[int, Field]]:
     }
 
 
-def decode(body: bytes) -> dict[str, Any]:
-    """Decodes a request body into the object as JSON would have it; raises ProtobufError."""
-    if not body.startswith(_MAGIC):
+def decode(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Decodes a request body into the object as JSON would have it.
+
+    The second value names the fields that the table does not have, as a newer client may send
+    them: `field 42 of core.v1.PodSpec`. Raises ProtobufError.
+    """
+    if not body.startswith(MAGIC):
         text = "provided data does not appear to be a protobuf message"
         raise ProtobufError(f"{text}, expected prefix [107 56 115 0]")
     try:
@@ -59,9 +63,10 @@ def decode(body: bytes) -> dict[str, Any]:
         api_version = envelope.get("apiVersion", "")
         kind = envelope.get("kind", "")
         name = message_name(api_version, kind)
-        if name not in _schema():
+        if name not in messages():
             raise ProtobufError(f'no kind "{kind}" is registered for version "{api_version}"')
-        decoded = _Reader().message(name, base64.b64decode(envelope.get("raw", "")))
+        reader = _Reader()
+        decoded = reader.message(name, base64.b64decode(envelope.get("raw", "")))
     except IndexError as error:
         raise ProtobufError("unexpected EOF") from error
     except (struct.error, UnicodeDecodeError, OverflowError, OSError) as error:
@@ -70,7 +75,13 @@ def decode(body: bytes) -> dict[str, Any]:
         raise ProtobufError(f"proto: not JSON: {error}") from error
     obj: dict[str, Any] = {"kind": kind, "apiVersion": api_version}
     obj.update(decoded)
-    return obj
+    return obj, tuple(reader.unknown)
+
+
+#: The kinds of apimachinery, whose group and version do not tell their message.
+_META_KINDS = frozenset(
+    {"DeleteOptions", "Status", "PartialObjectMetadata", "PartialObjectMetadataList"}
+)
 
 
 def message_name(api_version: str, kind: str) -> str:
@@ -78,8 +89,8 @@ def message_name(api_version: str, kind: str) -> str:
 
     Only the first part of a group's name counts: rbac.authorization.k8s.io/v1 becomes rbac.v1.
     """
-    if kind == "DeleteOptions":
-        return "meta.v1.DeleteOptions"
+    if kind in _META_KINDS:
+        return f"meta.v1.{kind}"
     group, _, version = api_version.rpartition("/")
     return f"{group.split('.')[0] or 'core'}.{version}.{kind}"
 
@@ -95,6 +106,8 @@ class _Reader:
     """Reads a message and those in it, counting values and depth."""
 
     def __init__(self) -> None:
+        #: The fields that the table does not have, each once.
+        self.unknown: dict[str, None] = {}
         self._values = 0
         self._depth = 0
 
@@ -105,12 +118,13 @@ class _Reader:
         if self._depth >= bodies.MAX_DEPTH // 2:
             raise bodies.TooDeep(f"proto: {bodies.TOO_DEEP}")
         self._depth += 1
-        fields = _schema()[name]
+        fields = messages()[name]
         result: dict[str, Any] = {}
         pointers = set[str]()
         for number, raw in _wire(data):
             field = fields.get(number)
             if field is None:
+                self.unknown[f"field {number} of {name}"] = None
                 continue
             key, kind = field
             if kind.startswith("*"):
@@ -224,29 +238,42 @@ def _wire(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         position += size
 
 
+#: The seconds of Go's zero time, 0001-01-01, which is null in JSON.
+_ZERO_TIME = -62_135_596_800
+
+
 def _time(data: bytes) -> str | None:
-    """meta.v1.Time in seconds; a zero time is an empty message, and null in JSON."""
-    seconds = dict(_wire(data)).get(1)
-    if not isinstance(seconds, int):
-        return None
-    return _moment(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _moment(seconds: int) -> datetime:
-    try:
-        return datetime.fromtimestamp(_signed(seconds), UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise ProtobufError(f"proto: {_signed(seconds)} seconds are out of range") from error
+    """meta.v1.Time in whole seconds; a zero time is an empty message, and null in JSON."""
+    seconds, _ = _timestamp(data)
+    return None if seconds is None else f"{_moment(seconds).isoformat()}Z"
 
 
 def _micro_time(data: bytes) -> str | None:
+    seconds, nanos = _timestamp(data)
+    if seconds is None:
+        return None
+    moment = _moment(seconds, nanos // 1000)
+    return f"{moment.isoformat(timespec='microseconds')}Z"
+
+
+def _timestamp(data: bytes) -> tuple[int | None, int]:
+    """The seconds since 1970 and nanoseconds of a Timestamp; no seconds for a zero time."""
     parts = dict(_wire(data))
-    seconds = parts.get(1)
+    seconds = parts.get(1, 0)
     nanos = parts.get(2, 0)
     if not isinstance(seconds, int) or not isinstance(nanos, int):
-        return None
-    moment = _moment(seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos // 1000 % 1_000_000:06d}Z"
+        raise ProtobufError("proto: wrong wireType for a field of a time")
+    seconds = _signed(seconds)
+    nanos = _signed(nanos)
+    is_zero = not data or (seconds == _ZERO_TIME and not nanos)
+    return None if is_zero else seconds, nanos
+
+
+def _moment(seconds: int, microseconds: int = 0) -> datetime:
+    try:
+        return datetime(1970, 1, 1) + timedelta(seconds=seconds, microseconds=microseconds)
+    except OverflowError as error:
+        raise ProtobufError(f"proto: {seconds} seconds are out of range") from error
 
 
 def _duration(data: bytes) -> str:

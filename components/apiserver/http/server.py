@@ -44,16 +44,20 @@ from kubewire.components.apiserver.http import (
     discovery,
     ephemeral,
     patching,
+    protobuf,
     requestinfo,
 )
 from kubewire.components.apiserver.http.authentication import Authenticator
+from kubewire.components.apiserver.http.computed import Computed
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Call, Endpoints
 from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.negotiation import (
     decode_object,
+    encode,
     media_type_of,
+    representation,
     wants_pretty,
 )
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
@@ -67,6 +71,7 @@ from kubewire.components.apiserver.registry.registry import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
 from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import refused_version
+from kubewire.components.kubeapi.resources import KubeObject
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +178,9 @@ class ApiServer:
             raise
         except status.StatusError as error:
             code = error.code
-            response = _failure(error)
+            # What could not be negotiated is said in JSON.
+            accept = request.headers.get("Accept", "") if code != 406 else ""
+            response = _failure(error, accept)
         except HTTPRequestEntityTooLarge:
             code = 413
             response = _failure(status.too_large(str(bodies.bytes_limit())))
@@ -230,8 +237,10 @@ class ApiServer:
                 return await self._owner.run(lambda: self.documents.answer(request, info.path))
             return self.documents.answer(request, info.path)
         virtual = _VIRTUAL.get((info.group, info.version, info.plural))
-        if virtual is not None:
+        if virtual is not None and "create" in virtual.verbs:
             return await self._review(request, info, virtual, user)
+        if virtual is not None:
+            return await self._computed(info, virtual, query)
         served = self.catalog.find(info.group, info.version, info.plural)
         if served is None:
             raise status.no_such_path()
@@ -302,7 +311,7 @@ class ApiServer:
         yaml = "yaml" in accept
         if not info.name and info.verb != "create":
             limit = _LIGHT_JSON_LIST
-            if ";" in accept or info.verb == "deletecollection":
+            if ";" in accept or "protobuf" in accept or info.verb == "deletecollection":
                 limit = _LIGHT_LIST
             if yaml:
                 limit = 1
@@ -383,7 +392,7 @@ class ApiServer:
             transform: ephemeral.Transform = lambda pod: sent  # noqa: E731
         else:
             merge_key = self.endpoints.merge_key
-            transform = patching.transform(call.served, call.media_type, call.body, merge_key)
+            transform, _ = patching.transform(call.served, call.media_type, call.body, merge_key)
         info = call.info
         options = call.write_options()
         registry = self.endpoints.registry
@@ -397,6 +406,19 @@ class ApiServer:
         )
         return web.Response(body=result.body, headers={"Content-Type": "application/json"})
 
+    async def _computed(
+        self,
+        info: RequestInfo,
+        virtual: discovery.VirtualKind,
+        query: dict[str, str],
+    ) -> web.Response:
+        computed = Computed(self.endpoints.registry, self.connector)
+        response = _json(await computed.answer(info, virtual.kind, query))
+        if virtual.deprecation:
+            for header in warning_headers([virtual.deprecation]):
+                response.headers.add("Warning", header)
+        return response
+
     async def _review(
         self,
         request: web.BaseRequest,
@@ -406,6 +428,8 @@ class ApiServer:
     ) -> web.Response:
         if info.verb != "create":
             raise status.method_not_allowed()
+        accept = request.headers.get("Accept", "")
+        representation(accept, tables=False)
         sent = await request.read()
         content_type = request.headers.get("Content-Type", "")
 
@@ -414,7 +438,8 @@ class ApiServer:
             self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
             version = f"{virtual.group}/{virtual.version}"
             reviewer = Reviewer(user, self.authenticator, self.access, self._owner)
-            return _json(reviewer.review(virtual.kind, version, body, info.namespace), 201)
+            answer = reviewer.review(virtual.kind, version, body, info.namespace)
+            return _object(answer, 201, accept)
 
         light = bodies.is_light(sent, media_type_of(content_type) or "json")
         return reviewed() if light else await self._owner.run(reviewed)
@@ -485,7 +510,19 @@ def _json(body: Any, code: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=code, headers=headers)
 
 
-def _failure(error: status.StatusError) -> web.Response:
-    response = _json(error.body, error.code)
+def _object(body: KubeObject, code: int, accept: str) -> web.Response:
+    """An object that is not stored, in protobuf for clients that prefer it."""
+    if protobuf.MEDIA_TYPE not in accept:
+        return _json(body, code)
+    try:
+        shape = replace(representation(accept, tables=False), kind="")
+    except status.StatusError:
+        return _json(body, code)
+    headers = {"Content-Type": shape.content_type}
+    return web.Response(body=encode(orjson.dumps(body), shape), status=code, headers=headers)
+
+
+def _failure(error: status.StatusError, accept: str = "") -> web.Response:
+    response = _object(error.body, error.code, accept)
     response.headers.update(error.headers)
     return response

@@ -44,7 +44,7 @@ def bind(
             uid = pod["metadata"]["uid"]
             text = f"UID in precondition: {wanted_uid}, UID in object meta: {uid}"
             raise status.conflict("", "pods/binding", name, f"Precondition failed: {text}")
-        return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
+        return _assigned(pod, target["name"], body.get("metadata") or {})
 
     registry.update(
         served,
@@ -67,7 +67,8 @@ def bind(
     return Result(answer, orjson.dumps(answer), 201)
 
 
-def _assigned(pod: KubeObject, node: str, annotations: dict[str, str]) -> KubeObject:
+def _assigned(pod: KubeObject, node: str, binding: KubeObject) -> KubeObject:
+    """The pod on its node, with the labels and annotations of the binding's metadata."""
     name = pod["metadata"]["name"]
     if pod["metadata"].get("deletionTimestamp"):
         why = f"pod {name} is being deleted, cannot be assigned to a host"
@@ -80,8 +81,9 @@ def _assigned(pod: KubeObject, node: str, annotations: dict[str, str]) -> KubeOb
         why = f"pod {name} has non-empty .spec.schedulingGates: {names}"
         raise status.conflict("", "pods/binding", name, why)
     pod["spec"]["nodeName"] = node
-    if annotations:
-        pod["metadata"]["annotations"] = (pod["metadata"].get("annotations") or {}) | annotations
+    for field in ("labels", "annotations"):
+        if given := binding.get(field):
+            pod["metadata"][field] = (pod["metadata"].get(field) or {}) | given
     conditions = pod.setdefault("status", {}).get("conditions") or []
     scheduled = {
         "type": "PodScheduled",

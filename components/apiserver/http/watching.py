@@ -1,4 +1,4 @@
-"""Watch: a chunked stream of JSON events that the writes themselves put on the connections.
+"""Watch: a chunked stream of events, in JSON or protobuf, that the writes themselves put on the connections.
 
 Controllers, kubelets and proxies do not poll. They list a resource once and then watch it from the
 list's resourceVersion, so a watch must return every change after that version, in order and
@@ -34,7 +34,7 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http.negotiation import Representation
+from kubewire.components.apiserver.http.negotiation import Representation, encode
 from kubewire.components.apiserver.registry import tables
 from kubewire.components.apiserver.registry.registry import Registry, Selection
 from kubewire.components.apiserver.store import Event, RevisionExpired, Store, Stored
@@ -68,8 +68,11 @@ class WatchOptions:
 
 def frame(kind: str, body: bytes) -> bytes:
     """Encodes one event as one HTTP chunk (RFC 9112, 7.1)."""
-    line = b'{"type":"%b","object":%b}\n' % (kind.encode(), body)
-    return b"%x\r\n%b\r\n" % (len(line), line)
+    return chunk(b'{"type":"%b","object":%b}\n' % (kind.encode(), body))
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def too_old(asked: int, oldest: int) -> status.StatusError:
@@ -92,14 +95,16 @@ class Encoder:
         self._shape = shape
         self._include = include
         self._variant = self._served.api_version if not shape.kind else ""
+        if self._variant and shape.protobuf:
+            self._variant += ";protobuf"
 
     def event(self, kind: str, stored: Stored, *, keep: bool = False) -> bytes:
         """The frame of an event; keep caches it for other watchers of the same write."""
         if not self._variant:
-            return frame(kind, self._shaped(stored))
+            return self._frame(kind, self._shaped(stored))
         cached = stored.frames.get((kind, self._variant))
         if cached is None:
-            cached = frame(kind, self._registry.body(self._served, stored))
+            cached = self._frame(kind, self._registry.body(self._served, stored))
             if keep:
                 stored.frames[kind, self._variant] = cached
         return cached
@@ -122,7 +127,14 @@ class Encoder:
                 "kind": "PartialObjectMetadata",
                 "apiVersion": f"meta.k8s.io/{self._shape.version}",
             }
-        return frame("BOOKMARK", orjson.dumps(body | {"metadata": metadata}))
+        return self._frame("BOOKMARK", orjson.dumps(body | {"metadata": metadata}))
+
+    def _frame(self, kind: str, body: bytes) -> bytes:
+        if not self._shape.protobuf:
+            return frame(kind, body)
+        from kubewire.components.apiserver.http import protobuf_writer
+
+        return chunk(protobuf_writer.watch_event(kind, encode(body, self._shape)))
 
     def _shaped(self, stored: Stored) -> bytes:
         obj = orjson.loads(self._registry.body(self._served, stored))
@@ -264,7 +276,8 @@ async def serve(
     first = first_events(registry, selection, encoder, options)
     watcher = Watcher(View(selection, encoder), registry.store)
     try:
-        response = web.StreamResponse(headers=headers | {"Content-Type": "application/json"})
+        media_type = f"{shape.content_type};stream=watch" if shape.protobuf else "application/json"
+        response = web.StreamResponse(headers=headers | {"Content-Type": media_type})
         response.enable_chunked_encoding()
         await response.prepare(request)
         transport = request.transport

@@ -44,10 +44,16 @@ class _Open:
 
 def load(body: bytes) -> Any:
     """Reads the first document; raises YamlError, bodies.TooDeep and bodies.TooLarge."""
+    return load_strictly(body)[0]
+
+
+def load_strictly(body: bytes) -> tuple[Any, tuple[str, ...]]:
+    """Like load, with a text such as `line 3: key "a" already set in map` for each repeated key."""
     try:
         loader = _LOADER(body)
         try:
-            return _Document(loader).read()
+            document = _Document(loader)
+            return document.read(), tuple(document.repeated)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -62,6 +68,9 @@ class _Document:
         self._stack: list[_Open] = []
         #: The value of each anchor, and how many values it contains.
         self._anchors: dict[str, tuple[Any, int]] = {}
+        self.repeated: list[str] = []
+        #: The line of the scalar that was read last, counted from 1.
+        self._line = 0
         self._values = 0
         self._aliased = 0
         self._root: Any = None
@@ -87,6 +96,7 @@ class _Document:
 
     def _scalar(self, event: Any) -> None:
         self._count(1)
+        self._line = event.start_mark.line + 1
         tag = event.tag
         if tag is None or tag == "!":
             tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
@@ -145,7 +155,10 @@ class _Document:
         if isinstance(top.value, list):
             top.value.append(value)
         elif top.key is None:
-            top.key = (_key(value), merge)
+            name = _key(value)
+            if name in top.value and not merge:
+                self.repeated.append(f'line {self._line}: key "{name}" already set in map')
+            top.key = (name, merge)
         else:
             name, merging = top.key
             top.key = None

@@ -68,6 +68,7 @@ KINDS: tuple[KindSpec, ...] = (
     controllerrevision.KIND,
     event.KIND_V1,
     horizontalpodautoscaler.KIND,
+    horizontalpodautoscaler.KIND_V1,
     job.KIND,
     cronjob.KIND,
     networkpolicy.KIND,

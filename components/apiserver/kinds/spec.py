@@ -7,6 +7,7 @@ object in place; the validate functions and row only read it. They are called in
 - create: prepare_create, default, (registry: metadata, admission), validate_create
 - update: default, prepare_update, (registry: metadata), validate_update
 - status update: default, prepare_status_update, validate_status_update
+- the first delete: prepare_delete
 """
 
 from __future__ import annotations
@@ -221,6 +222,7 @@ class KindSpec:
     prepare_create: Callable[[KubeObject], None] = _nothing
     prepare_update: Callable[[KubeObject, KubeObject], None] = _nothing_on_update
     prepare_status_update: Callable[[KubeObject, KubeObject], None] = _nothing_on_update
+    prepare_delete: Callable[[KubeObject], None] = _nothing
     validate_create: Callable[[KubeObject], list[FieldError]] = _no_errors
     validate_update: Callable[[KubeObject, KubeObject], list[FieldError]] = _no_update_errors
     validate_status_update: Callable[[KubeObject, KubeObject], list[FieldError]] = _no_update_errors

@@ -12,6 +12,7 @@ from kubewire.components.apiserver.openapi.canonical import (
     complete,
     decode,
     decode_metadata,
+    is_registered,
 )
 from kubewire.components.apiserver.openapi.decoding import (
     list_map_keys,
@@ -28,6 +29,7 @@ __all__ = [
     "complete",
     "decode",
     "decode_metadata",
+    "is_registered",
     "list_map_keys",
     "merge_key",
     "metadata_error",

@@ -56,6 +56,12 @@ def decode(obj: KubeObject, group: str, version: str, kind: str) -> Decoded:
     return Decoded() if model is None else _decoded(obj, model, "")
 
 
+def is_registered(api_version: str, kind: str) -> bool:
+    """Whether there is a built-in kind of this name."""
+    group, _, version = api_version.rpartition("/")
+    return of_kind(group, version, kind) is not None
+
+
 def decode_metadata(metadata: Any) -> Decoded:
     """Like decode, for the metadata of an object of any kind."""
     model = all_models()[OBJECT_META]

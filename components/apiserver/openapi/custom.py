@@ -30,6 +30,8 @@ class CustomVersion:
     namespaced: bool
     schema: JSONSchema
     subresources: tuple[str, ...]
+    #: Whether objects may have any field at all.
+    preserves: bool = False
 
     @property
     def name(self) -> str:
@@ -49,6 +51,7 @@ def custom_versions(crds: Sequence[KubeObject]) -> Iterator[CustomVersion]:
             if not version.get("served"):
                 continue
             kind = names.get("kind", "")
+            schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
             yield CustomVersion(
                 group=spec.get("group", ""),
                 version=version.get("name", ""),
@@ -56,22 +59,30 @@ def custom_versions(crds: Sequence[KubeObject]) -> Iterator[CustomVersion]:
                 list_kind=names.get("listKind") or f"{kind}List",
                 plural=names.get("plural", ""),
                 namespaced=spec.get("scope") == "Namespaced",
-                schema=(version.get("schema") or {}).get("openAPIV3Schema") or {},
+                schema=schema,
                 subresources=tuple(sorted(version.get("subresources") or {})),
+                preserves=bool(
+                    spec.get("preserveUnknownFields")
+                    or schema.get("x-kubernetes-preserve-unknown-fields")
+                ),
             )
 
 
 def custom_schemas(custom: CustomVersion, prefix: str) -> dict[str, JSONSchema]:
     """The definitions of the kind and of its list."""
     schema = dict(custom.schema)
-    properties = dict(schema.get("properties") or {})
-    properties["apiVersion"] = {"type": "string"}
-    properties["kind"] = {"type": "string"}
-    properties["metadata"] = _reference(OBJECT_META, prefix)
-    schema["properties"] = properties
-    schema.setdefault("type", "object")
-    if prefix == V2_PREFIX:
-        schema = _for_v2(schema)
+    if prefix == V2_PREFIX and (custom.preserves or not schema):
+        # With any property kubectl would complain about all that are not there.
+        schema = {"type": "object"}
+    else:
+        if prefix == V2_PREFIX:
+            schema = _for_v2(schema)
+        properties = dict(schema.get("properties") or {})
+        properties["apiVersion"] = {"type": "string"}
+        properties["kind"] = {"type": "string"}
+        properties["metadata"] = _reference(OBJECT_META, prefix)
+        schema["properties"] = properties
+        schema.setdefault("type", "object")
     schema["x-kubernetes-group-version-kind"] = [_kind(custom, custom.kind)]
     items = {"type": "array", "items": {"$ref": prefix + custom.name}}
     listing: JSONSchema = {
@@ -97,23 +108,34 @@ def _kind(custom: CustomVersion, kind: str) -> dict[str, str]:
 
 
 def _for_v2(schema: Any) -> Any:
-    """Removes what v2 does not have; a value of several possible types becomes untyped."""
+    """Removes what v2 does not have, or what kubectl reads wrongly (openapi/v2 of upstream's
+    controller): a value of several possible types, or with unknown fields, becomes untyped.
+    """
     if isinstance(schema, list):
         return [_for_v2(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     plain = {key: value for key, value in schema.items() if key not in _NOT_IN_V2}
-    if schema.get("x-kubernetes-int-or-string"):
-        plain.pop("type", None)
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
+    preserves = schema.get("x-kubernetes-preserve-unknown-fields")
+    if schema.get("nullable") or preserves:
         plain.pop("properties", None)
         plain.pop("items", None)
+    kind = plain.get("type")
+    is_untyped = schema.get("x-kubernetes-int-or-string") or schema.get("nullable")
+    if is_untyped or (preserves and kind == "object") or (kind == "array" and "items" not in plain):
+        plain.pop("type", None)
+    properties = plain.get("properties") or {}
+    if "required" in plain:
+        # An absent value of a nullable field is null for kubectl.
+        plain["required"] = [
+            name for name in plain["required"] if not (properties.get(name) or {}).get("nullable")
+        ]
     result = {}
     for key, value in plain.items():
         if key == "properties":
             result[key] = {name: _for_v2(inner) for name, inner in value.items()}
         elif key in ("items", "additionalProperties"):
             result[key] = _for_v2(value)
-        else:
+        elif key != "required" or value:
             result[key] = value
     return result

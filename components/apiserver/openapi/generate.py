@@ -131,11 +131,13 @@ _WITH_ZERO = frozenset(
         "apiextensions.v1.JSONSchemaPropsOrBool",
     }
 )
-#: Structs to which no kind refers: the envelope of a protobuf body, and what the types of a schema
-#: that may be two things are in protobuf.
+#: Structs to which no kind refers: the envelope of a protobuf body, a form of answers, and what the
+#: types of a schema that may be two things are in protobuf.
 _MORE_MESSAGES = (
     _RUNTIME + ".TypeMeta",
     _RUNTIME + ".Unknown",
+    _META + ".PartialObjectMetadata",
+    _META + ".PartialObjectMetadataList",
     *(name for name in _SCALARS if name.startswith(_EXTENSIONS + ".JSONSchema")),
 )
 #: Structs to which no kind refers, with definitions nevertheless.

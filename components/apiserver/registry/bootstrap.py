@@ -1,8 +1,8 @@
-"""Creates and keeps the objects that every cluster has: system namespaces, default/kubernetes and
-the default ServiceCIDR.
+"""Creates and keeps the objects that every cluster has: system namespaces, default/kubernetes, the
+default ServiceCIDR and the system's priority classes.
 
 These are upstream's controllers systemnamespaces, kubernetesservice and defaultservicecidr
-(k8s.io/kubernetes/pkg/controlplane/controller).
+(k8s.io/kubernetes/pkg/controlplane/controller), and the post-start hook of scheduling.
 """
 
 from __future__ import annotations
@@ -10,10 +10,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from kubewire.components.apiserver.kinds.cluster.priorityclass import (
+    PRIORITYCLASSES,
+    SYSTEM_PRIORITIES,
+)
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.metadata import timestamp
 from kubewire.components.apiserver.registry.registry import Registry, WriteOptions
@@ -32,6 +38,15 @@ from kubewire.components.kubeapi.resources import (
 log = logging.getLogger(__name__)
 
 SYSTEM_NAMESPACES = ("kube-system", "kube-public", "default", "kube-node-lease")
+_PRIORITY_CLASSES = {
+    "system-node-critical": (
+        "Used for system critical pods that must not be moved from their current node."
+    ),
+    "system-cluster-critical": (
+        "Used for system critical pods that must run in the cluster, but can be moved to another "
+        "node if necessary."
+    ),
+}
 _OPTIONS = WriteOptions(field_manager="kube-apiserver", field_validation="Ignore")
 _NAME = "kubernetes"
 
@@ -63,6 +78,9 @@ class Bootstrap:
         """
         for name in SYSTEM_NAMESPACES:
             self._ensure(NAMESPACES, "", name, lambda obj: obj)
+        for name, description in _PRIORITY_CLASSES.items():
+            fields = {"value": SYSTEM_PRIORITIES[name], "description": description}
+            self._ensure(PRIORITYCLASSES, "", name, partial(operator.or_, fields))
         self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
         self._ensure_service_cidr_ready()
         self._ensure(SERVICES, "default", _NAME, self._service)

@@ -35,7 +35,7 @@ def reconcile(store: Store) -> None:
         stored = store.get(key)
         if stored is None:
             metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
-            store.create(key, _ordered(obj))
+            store.create(key, obj)
         elif (changed := _repaired(stored.copy(), obj)) is not None:
             store.update(key, changed, stored.revision)
 
@@ -179,10 +179,6 @@ def _object(
         metadata["namespace"] = namespace
     metadata |= {"labels": {**_LABELS, **labels}, "annotations": {_AUTOUPDATE: "true"}}
     return {"kind": kind, "apiVersion": _API_VERSION, "metadata": metadata, **body}
-
-
-def _ordered(obj: KubeObject) -> KubeObject:
-    return {key: value for key, value in obj.items() if value is not None}
 
 
 def _repaired(stored: KubeObject, wanted: KubeObject) -> KubeObject | None:

@@ -14,6 +14,7 @@ from kubewire.components.kubeapi.resources import KubeObject
 #: names with it.
 _GROUP_ORDER = (
     "",
+    "apiregistration.k8s.io",
     "apps",
     "events.k8s.io",
     "authentication.k8s.io",
@@ -31,6 +32,8 @@ _GROUP_ORDER = (
     "coordination.k8s.io",
     "node.k8s.io",
     "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
 )
 
 
@@ -52,7 +55,8 @@ class Served:
 
     storage_version is the apiVersion with which objects are stored; from_storage and to_storage
     convert, and may return the object they were given. schema_errors validates against a custom
-    resource's schema.
+    resource's schema. Custom objects that were stored before the revision defaults_since may lack
+    defaults of today's schema.
     """
 
     spec: KindSpec
@@ -66,6 +70,7 @@ class Served:
     #: package.
     list_keys: Callable[[tuple[str, ...]], tuple[str, ...] | None] | None = None
     deprecation: str = ""
+    defaults_since: int = 0
 
     @property
     def group(self) -> str:

@@ -131,9 +131,9 @@ def _delete(
     check_preconditions(served, current, options)
     obj = current.copy()
     grace = _grace_seconds(served, obj, options.grace_period_seconds)
+    if not obj["metadata"].get("deletionTimestamp"):
+        served.spec.prepare_delete(obj)
     _mark(obj["metadata"], grace, options.propagation_policy)
-    if served.storage == "namespaces":
-        obj.setdefault("status", {})["phase"] = "Terminating"
     if is_finished(obj):
         if not options.dry_run:
             current = registry.store.delete(current.key, obj, current.revision)

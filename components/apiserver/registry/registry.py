@@ -52,7 +52,9 @@ from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 
 log = logging.getLogger(__name__)
 
-Strategy = Literal["main", "status", "raw"]
+#: "raw" changes what the caller says and nothing else; with "counted" it counts as a generation.
+Strategy = Literal["main", "status", "raw", "counted"]
+_RAW = ("raw", "counted")
 #: Makes the new object from a copy of the old one, which it may change.
 Transform = Callable[[KubeObject], KubeObject]
 
@@ -68,6 +70,8 @@ class WriteOptions:
     user: User = SERVER
     #: The kind of these options in meta.k8s.io: CreateOptions, UpdateOptions or PatchOptions.
     kind: str = "UpdateOptions"
+    #: What field_validation reports about the body itself, such as repeated keys.
+    findings: tuple[str, ...] = ()
 
     def as_json(self) -> KubeObject:
         """The options as webhooks and policies are shown them."""
@@ -148,6 +152,7 @@ class Types(Protocol):
     def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
     def decode(self, obj: KubeObject, group: str, version: str, kind: str) -> Decoded: ...
     def decode_metadata(self, metadata: object) -> Decoded: ...
+    def is_registered(self, api_version: str, kind: str) -> bool: ...
     def complete(self, obj: KubeObject, group: str, version: str, kind: str) -> None: ...
 
 
@@ -180,9 +185,22 @@ class Registry:
 
     def body(self, served: Served, stored: Stored) -> bytes:
         """The JSON of an answer."""
-        if served.stored_as_served:
+        if self._is_shown_as_stored(served, stored):
             return stored.body
-        return orjson.dumps(served.from_storage(stored.copy()))
+        return orjson.dumps(self.shown(served, stored))
+
+    def shown(self, served: Served, stored: Stored) -> KubeObject:
+        """The object of an answer, which must not be changed."""
+        if self._is_shown_as_stored(served, stored):
+            return stored.obj
+        obj = served.from_storage(stored.copy())
+        if served.custom:
+            # Defaults apply to reads, too: the schema may have got them later.
+            served.spec.default(obj)
+        return obj
+
+    def _is_shown_as_stored(self, served: Served, stored: Stored) -> bool:
+        return served.stored_as_served and stored.revision >= served.defaults_since
 
     def result(
         self,
@@ -284,6 +302,9 @@ class Registry:
             if not admitted:
                 self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)
+            if new == current.obj:
+                # Admission gave it what it has already, such as the ClusterIP of a Service.
+                return self.result(served, current, 200, warnings)
             if options.dry_run:
                 return self._unstored(served, new, 200, warnings)
             stored = self._store(current, new)
@@ -329,7 +350,9 @@ class Registry:
         served, new, old = attributes.served, attributes.obj, attributes.old
         object_meta.prepare_update(new["metadata"], old["metadata"])
         admit = self.admission.admit
-        if strategy == "raw":
+        if strategy in _RAW:
+            if strategy == "counted":
+                object_meta.set_generation(new, old, served.counts_generation)
             if not admitted:
                 admit(attributes)
             self._complete(served, new)
@@ -354,7 +377,7 @@ class Registry:
         strategy: Strategy,
     ) -> None:
         spec = served.spec
-        if strategy != "raw":
+        if strategy not in _RAW:
             errors = object_meta.validate_update(new["metadata"], old["metadata"])
             if errors:
                 raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
@@ -394,7 +417,7 @@ class Registry:
         fieldValidation decides whether an unknown field is ignored, a warning or an error. Raises
         400.
         """
-        _check_kind(served, obj)
+        self.check_kind(served, obj)
         if obj.get("metadata") is None:
             obj["metadata"] = {}
         # Fields that the type does not have are dropped, whatever fieldValidation says.
@@ -404,13 +427,44 @@ class Registry:
             decoded = self.types.decode(obj, served.group, served.version, served.kind)
         if decoded.error:
             raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
-        unknown = [*decoded.unknown, *served.prune(obj)]
+        unknown = [f'unknown field "{path}"' for path in (*decoded.unknown, *served.prune(obj))]
+        found = [*options.findings, *unknown]
         if options.field_validation == "Ignore":
             return ()
-        if unknown and options.field_validation == "Strict":
-            fields = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {fields}")
-        return tuple(f'unknown field "{path}"' for path in unknown)
+        if found and options.field_validation == "Strict":
+            text = ", ".join(found)
+            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {text}")
+        return tuple(line for text in found for line in _lines(text))
+
+    def check_kind(self, served: Served, obj: KubeObject) -> None:
+        """Checks that a body is of the resource's kind, which it gets if it has none.
+
+        Raises 400 with the texts of apimachinery's codecs, and 422 for custom resources.
+        """
+        kind = obj.get("kind")
+        api_version = obj.get("apiVersion")
+        if served.custom:
+            _check_custom_kind(served, obj)
+        elif (kind or api_version) and (kind, api_version) != (served.kind, served.api_version):
+            self._check_other_kind(served, kind or served.kind, api_version or served.api_version)
+        obj["kind"] = served.kind
+        obj["apiVersion"] = served.api_version
+
+    def _check_other_kind(self, served: Served, kind: object, api_version: object) -> None:
+        if (kind, api_version) == (served.kind, served.api_version):
+            return
+        version = str(api_version).rpartition("/")[2]
+        refused = f'{kind} in version "{version}" cannot be handled as a {served.kind}'
+        if not self.types.is_registered(str(api_version), str(kind)):
+            text = f'no kind "{kind}" is registered for version "{api_version}" in scheme'
+            raise status.bad_request(f'{refused}: {text} "{_SCHEME}"')
+        if kind != served.kind:
+            text = f"converting ({version}.{kind}) to ({served.group or 'core'}.{served.kind})"
+            raise status.bad_request(f"{refused}: {text}: unknown conversion")
+        raise status.bad_request(
+            f"the API version in the data ({api_version}) does not match the expected API version "
+            f"({served.api_version})"
+        )
 
     def check_types(self, served: Served, obj: KubeObject) -> None:
         """Raises 400 when Go could not decode the object; absent metadata becomes empty."""
@@ -513,6 +567,12 @@ def _attributes(
     )
 
 
+def _lines(text: str) -> list[str]:
+    """A finding as warnings: of go-yaml's text every line but the first is one."""
+    first, *rest = text.split("\n")
+    return [line.strip() for line in rest] or [first]
+
+
 def _key(served: Served, obj: KubeObject) -> Key:
     metadata = obj["metadata"]
     namespace = metadata.get("namespace", "") if served.namespaced else ""
@@ -543,25 +603,24 @@ def _handled_as(served: Served) -> str:
     return f'{served.kind} in version "{served.version}" cannot be handled as a {served.kind}'
 
 
-def _check_kind(served: Served, obj: KubeObject) -> None:
-    api_version = obj.get("apiVersion")
+#: Where upstream's scheme is made, which its errors name.
+_SCHEME = "pkg/api/legacyscheme/scheme.go:30"
+
+
+def _check_custom_kind(served: Served, obj: KubeObject) -> None:
     kind = obj.get("kind")
-    if served.custom and not kind:
+    api_version = obj.get("apiVersion")
+    if not kind:
         raise status.bad_request("Object 'Kind' is missing in 'unstructured object has no kind'")
-    if kind and kind != served.kind:
-        version = str(api_version or served.api_version).rpartition("/")[2]
-        raise status.bad_request(
-            f'{kind} in version "{version}" cannot be handled as a {served.kind}: '
-            f"converting ({version}.{kind}) to ({served.group or 'core'}.{served.kind}): "
-            "unknown conversion"
-        )
     if api_version and api_version != served.api_version:
         raise status.bad_request(
             f"the API version in the data ({api_version}) does not match the expected API version "
             f"({served.api_version})"
         )
-    obj["kind"] = served.kind
-    obj["apiVersion"] = served.api_version
+    if kind != served.kind:
+        name = (obj.get("metadata") or {}).get("name", "")
+        error = FieldError("Invalid", "kind", kind, f"must be {served.kind}")
+        raise status.invalid(served.group, served.kind, name, [error])
 
 
 _FIRST = ("kind", "apiVersion", "metadata")

@@ -87,7 +87,7 @@ class DeploymentController(KeyedController):
         current = deployment
         for action in actions:
             try:
-                if isinstance(action, Update):
+                if isinstance(action, Update) and action.subresource == "status":
                     # An earlier action of this step may have changed the Deployment's annotations.
                     status = {**current, "status": action.obj["status"]}
                     await self.apply(key, [replace(action, obj=status)])

@@ -227,8 +227,10 @@ def _sync_deployment_revision(deployment: Deployment, revision: str) -> tuple[Ac
     if annotations_of(deployment).get(REVISION) == revision:
         return ()
     metadata = deployment["metadata"]
-    patch = {"metadata": {"annotations": {REVISION: revision}}}
-    return (Patch(DEPLOYMENTS, metadata["namespace"], metadata["name"], patch),)
+    annotations = {**annotations_of(deployment), REVISION: revision}
+    changed: Any = {**deployment, "metadata": {**metadata, "annotations": annotations}}
+    # The controller's role allows no patch of a Deployment.
+    return (Update(DEPLOYMENTS, changed),)
 
 
 def _sync_revision(deployment: Deployment, sets: Sets, now: datetime) -> tuple[Action, ...]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.discovery import discover
 from kubewire.components.controllers.disruption.plan import plan, plan_stale
 from kubewire.components.controllers.meta import Key, controller_of, labels_of
 from kubewire.components.controllers.sharedinformers import namespace_values
+from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import (
     DEPLOYMENTS,
     PODDISRUPTIONBUDGETS,
@@ -40,6 +44,7 @@ class DisruptionController(KeyedController):
         self.pods_by_namespace = self.informers.index(PODS, namespace_values)
         self.budgets_by_namespace = self.informers.index(PODDISRUPTIONBUDGETS, _namespaces)
         self.owners = {item.kind: self.follow(item) for item in (*_SCALED, DEPLOYMENTS)}
+        self.kinds: dict[tuple[str, str], Resource[Any]] = {}
         self.stale = StaleDisruptions(context)
 
     def _on_budget(self, old: KubeObject | None, new: KubeObject | None) -> None:
@@ -66,10 +71,11 @@ class DisruptionController(KeyedController):
         pods = [
             pod for pod in self.pods_by_namespace.get(key[0]) if selector.matches(labels_of(pod))
         ]
+        others = await self._other_scales(pods, key[0])
         step = plan(
             budget,
             pods,
-            lambda owner: self._scale_of(owner, key[0]),
+            lambda owner: self._scale_of(owner, key[0]) or others.get(owner["uid"]),
             self.context.now(),
             _text(budget["spec"].get("selector")),
         )
@@ -85,6 +91,39 @@ class DisruptionController(KeyedController):
         if owner["kind"] == "ReplicaSet" and above and above["kind"] == "Deployment":
             return self._scale_of(above, namespace)
         return owner["uid"], int(found["spec"].get("replicas", 1))
+
+    async def _other_scales(
+        self, pods: Iterable[Pod], namespace: str
+    ) -> dict[str, tuple[str, int]]:
+        """The scales of controllers of other kinds, from their subresource, by uid."""
+        owners = {owner["uid"]: owner for pod in pods if (owner := controller_of(pod))}
+        found = {}
+        for uid, owner in owners.items():
+            if owner["kind"] in self.owners:
+                continue
+            scale = await self._read_scale(owner, namespace)
+            if scale is not None and scale["metadata"].get("uid") == uid:
+                found[uid] = (uid, int((scale.get("spec") or {}).get("replicas") or 0))
+        return found
+
+    async def _read_scale(self, owner: OwnerReference, namespace: str) -> KubeObject | None:
+        kind = (owner["apiVersion"], owner["kind"])
+        if kind not in self.kinds:
+            discovered = await discover(self.client)
+            self.kinds = {(item.api_version, item.kind): item for item in discovered.verbs}
+        resource = self.kinds.get(kind)
+        if resource is None:
+            return None
+        try:
+            body = await self.client.request(
+                "GET", resource.path(namespace, owner["name"], "scale")
+            )
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+        scale: KubeObject = json.loads(body)
+        return scale
 
 
 class StaleDisruptions(KeyedController):

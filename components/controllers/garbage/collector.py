@@ -204,6 +204,8 @@ class GarbageCollector:
     async def _carry_out(self, node: Node, children: list[Node], decision: Decision) -> None:
         match decision.verdict:
             case Verdict.DELETE:
+                if decision.unblock:
+                    await self._unblock(node)
                 await self.client.delete(
                     node.resource,
                     node.name,
@@ -233,6 +235,15 @@ class GarbageCollector:
             return
         owners = fresh.get("ownerReferences") or []
         references = [item for item in owners if item["uid"] not in uids]
+        await self._patch(node, fresh, {"ownerReferences": references})
+
+    async def _unblock(self, node: Node) -> None:
+        """Keeps the references, but no foreground deletion waits for the object any more."""
+        fresh = await self._fresh(node)
+        if fresh is None:
+            return
+        owners = fresh.get("ownerReferences") or []
+        references = [{**item, "blockOwnerDeletion": False} for item in owners]
         await self._patch(node, fresh, {"ownerReferences": references})
 
     async def _remove_finalizer(self, node: Node, finalizer: str) -> None:

@@ -125,12 +125,14 @@ class Verdict(Enum):
 class Decision:
     """drop holds the uids of owners to remove from the references.
 
-    policy is the propagation policy of the deletion.
+    policy is the propagation policy of the deletion. unblock says that the object must stop to
+    block its owners before.
     """
 
     verdict: Verdict
     drop: frozenset[str] = frozenset()
     policy: str = ""
+    unblock: bool = False
 
 
 def decide(
@@ -156,7 +158,9 @@ def decide(
     if len(going) < len(states):
         return Decision(Verdict.DROP_REFERENCES, going) if going else Decision(Verdict.KEEP)
     if OwnerState.WAITING in states.values() and children:
-        return Decision(Verdict.DELETE, policy="Foreground")
+        # Owners and dependents that wait for each other are a circle, which would never end.
+        circle = any(child.waits_for_dependents for child in children)
+        return Decision(Verdict.DELETE, policy="Foreground", unblock=circle)
     return Decision(Verdict.DELETE, policy=_policy(node))
 
 

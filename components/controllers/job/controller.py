@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.actions import Delete
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.job.indexes import FINALIZER
 from kubewire.components.controllers.job.plan import (
     has_finalizer,
     plan,
@@ -21,6 +25,9 @@ from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import JOBS, PODS
 from kubewire.components.kubeapi.selectors import LabelSelector
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod
+
 
 class JobController(KeyedController):
     component = "job-controller"
@@ -32,6 +39,10 @@ class JobController(KeyedController):
         self.pods_by_owner = self.informers.index(PODS, owner_values)
         self.pods_by_namespace = self.informers.index(PODS, namespace_values)
         self.follow(PODS, self.enqueue_owner("Job"))
+        self.orphans = OrphanPods(context)
+
+    async def run(self) -> None:
+        await asyncio.gather(super().run(), self.orphans.run())
 
     async def sync(self, key: Key) -> None:
         job = self.jobs.store.get(key)
@@ -41,7 +52,7 @@ class JobController(KeyedController):
         orphans = self.pods_by_owner.get(orphans_in(key[0]))
         pods = self.pods_by_owner.get(job["metadata"]["uid"]) + orphans
         selector = LabelSelector.from_object(job["spec"].get("selector"))
-        claimed = claim(job, selector, PODS, pods)
+        claimed = claim(job, selector, PODS, pods, finalizer=FINALIZER)
         await self.apply(key, claimed.changes)
         step = plan(job, claimed.owned, self.context.now())
         await self.apply(key, step.actions, step.requeue_after)
@@ -59,6 +70,26 @@ class JobController(KeyedController):
                 except ApiError as error:
                     if error.status != 404:
                         raise
+
+
+class OrphanPods(KeyedController):
+    """Frees pods that no controller has, of a Job that was deleted without them; keys are pods."""
+
+    component = "job-controller"
+    workers = 1
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.pods = self.follow(PODS, self._on_pod)
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        if new is not None and has_finalizer(new) and controller_of(new) is None:
+            self.enqueue(old, new)
+
+    async def sync(self, key: Key) -> None:
+        pod = self.pods.store.get(key)
+        if pod is not None and has_finalizer(pod) and controller_of(pod) is None:
+            await self.apply(key, [remove_finalizer(pod)])
 
 
 class TtlAfterFinishedController(KeyedController):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.controllers.actions import Patch
+from kubewire.components.controllers.actions import Update
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.discovery import Discovered, discover
 from kubewire.components.controllers.meta import Key, format_time, is_deleting
@@ -145,8 +145,10 @@ class NamespaceController(KeyedController):
         standing = (namespace.get("status") or {}).get("conditions") or []
         conditions = conditions_of(outcome, standing, self.context.now())
         if conditions != standing:
-            patch = {"status": {"conditions": conditions}}
-            await self.apply(key, [Patch(NAMESPACES, "", key[1], patch, "status")])
+            status = {**(namespace.get("status") or {}), "conditions": conditions}
+            changed: Any = {**namespace, "status": status}
+            # The controller's role allows no patch of a Namespace.
+            await self.apply(key, [Update(NAMESPACES, changed, "status")])
         if outcome.is_empty:
             await self._finalize(key[1])
         else:
@@ -164,7 +166,7 @@ class NamespaceController(KeyedController):
         remaining: Counter[str] = Counter()
         finalizers: Counter[str] = Counter()
         errors: list[str] = []
-        for resource in _deletable(discovered):
+        for resource in deletion_order(discovered):
             try:
                 left = await self._empty_of(resource, namespace)
             except ApiError as error:
@@ -175,6 +177,8 @@ class NamespaceController(KeyedController):
                 remaining[_title(resource)] += len(left)
             for item in left:
                 finalizers.update(item["metadata"].get("finalizers") or [])
+            if resource == PODS and left:
+                break
         return Outcome(remaining, finalizers, discovered.failed, errors)
 
     async def _empty_of(
@@ -207,10 +211,12 @@ class NamespaceController(KeyedController):
                 raise
 
 
-def _deletable(discovered: Discovered) -> list[Resource[Any]]:
-    """The resources to delete, pods last: a live owner would replace deleted pods."""
+def deletion_order(discovered: Discovered) -> list[Resource[Any]]:
+    """The resources to delete. Pods come first, and nothing else goes while one is left, so that no
+    pod runs without the policies and secrets that it was made with (OrderedNamespaceDeletion).
+    """
     able = [item for item in discovered.having("list", "delete") if item.namespaced]
-    return sorted(able, key=lambda item: (item == PODS, item.group, item.plural))
+    return sorted(able, key=lambda item: (item != PODS, item.group, item.plural))
 
 
 def _title(resource: Resource[Any]) -> str:

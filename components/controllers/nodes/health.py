@@ -70,18 +70,29 @@ def ready_status(node: Node) -> str:
     return str(ready["status"]) if ready else "Unknown"
 
 
-def wanted_taints(node: Node, now: datetime, *, evict: bool) -> list[Taint] | None:
+def has_execute_taint(node: Node) -> bool:
+    """Whether the node already loses its pods because it is not ready."""
+    taints = (node.get("spec") or {}).get("taints") or []
+    return any(
+        item.get("effect") == NO_EXECUTE and item["key"] in (NOT_READY, UNREACHABLE)
+        for item in taints
+    )
+
+
+def wanted_taints(
+    node: Node, now: datetime, *, evict: bool, lift: bool = False
+) -> list[Taint] | None:
     """spec.taints as the conditions and spec.unschedulable require; None when nothing changes.
 
-    With evict an unready node also gets its NoExecute taint. The caller leaves evict out while no
-    node at all is ready, because then the control plane rather than the nodes is likely to be cut
-    off.
+    With evict an unready node also gets its NoExecute taint, and with lift it loses it. The caller
+    lifts the taints while no node at all is ready, because then the control plane rather than the
+    nodes is likely to be cut off.
     """
     spec = node.get("spec") or {}
     standing = list(spec.get("taints") or [])
     wanted = _schedule_keys(node)
     execute = {"False": NOT_READY, "Unknown": UNREACHABLE}.get(ready_status(node), "")
-    execute = execute if condition(node.get("status"), "Ready") else ""
+    execute = execute if condition(node.get("status"), "Ready") and not lift else ""
     kept = [item for item in standing if _stays(item, wanted, execute)]
     present = {(item["key"], item["effect"]) for item in kept}
     missing = [key for key in sorted(wanted) if (key, NO_SCHEDULE) not in present]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Delete, Emit, Patch
 from kubewire.components.controllers.controller import Context, KeyedController
-from kubewire.components.controllers.meta import Key, is_deleting
+from kubewire.components.controllers.meta import Key, condition, is_deleting
 from kubewire.components.controllers.nodes import health
+from kubewire.components.controllers.nodes.zones import Pace, Zones, zone_of
 from kubewire.components.controllers.sharedinformers import node_values
 from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.informer import wait_synced
@@ -47,6 +48,7 @@ class NodeLifecycleController(KeyedController):
         self.pods = self.follow(PODS, self._on_pod)
         self.pods_by_node = self.informers.index(PODS, node_values)
         self.probes: dict[str, _Probe] = {}
+        self.pace = Pace()
 
     def _on_node(self, old: Node | None, new: Node | None) -> None:
         if new is None:
@@ -136,7 +138,7 @@ class NodeLifecycleController(KeyedController):
         if node is None:
             return
         now = self.context.now()
-        taints = health.wanted_taints(node, now, evict=self._some_node_is_ready())
+        taints = self._wanted_taints(key, node, now)
         if taints is not None:
             # A patch replaces the whole list of taints, which kubectl taint may write at the same
             # time; the resourceVersion makes the later write fail.
@@ -148,8 +150,23 @@ class NodeLifecycleController(KeyedController):
             return
         await self._evict(key, node, now)
 
-    def _some_node_is_ready(self) -> bool:
-        return any(health.ready_status(node) == "True" for node in self.nodes.store.values())
+    def _wanted_taints(self, key: Key, node: Node, now: datetime) -> list[Taint] | None:
+        if health.ready_status(node) == "True":
+            return health.wanted_taints(node, now, evict=False)
+        options = self.context.options
+        zones = Zones.of(self.nodes.store.values(), options.unhealthy_zone_threshold)
+        if zones.all_fail:
+            return health.wanted_taints(node, now, evict=False, lift=True)
+        if health.has_execute_taint(node):
+            return health.wanted_taints(node, now, evict=True)
+        zone = zone_of(node)
+        rate = zones.rate(zone, options)
+        wait = self.pace.wait(zone, rate, now) if rate else options.node_monitor_period
+        if wait > 0:
+            self.queue.add_after(key, wait)
+        elif condition(node.get("status"), "Ready"):
+            self.pace.taken(zone, now)
+        return health.wanted_taints(node, now, evict=wait <= 0)
 
     async def _evict(self, key: Key, node: Node, now: datetime) -> None:
         taints = _execute_taints(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.actions import Update
 from kubewire.components.controllers.claims import claim
@@ -16,6 +16,7 @@ from kubewire.components.controllers.meta import (
 )
 from kubewire.components.controllers.pods import until_available
 from kubewire.components.controllers.replicaset.plan import (
+    as_replicaset,
     doubled_up,
     plan_replicas,
     plan_status,
@@ -23,24 +24,39 @@ from kubewire.components.controllers.replicaset.plan import (
 )
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import PODS, REPLICASETS
+from kubewire.components.kubeapi.resources import (
+    PODS,
+    REPLICASETS,
+    REPLICATIONCONTROLLERS,
+    Resource,
+)
 from kubewire.components.kubeapi.selectors import LabelSelector
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Pod, ReplicaSet
+    from kubewire.components.kubeapi.types import Pod, ReplicaSet, ReplicaSetStatus
 
 
-class ReplicaSetController(KeyedController):
-    component = "replicaset-controller"
+class ReplicaController(KeyedController):
+    """Keeps the number of pods of the objects of one resource, which seen() shows as ReplicaSets."""
+
+    resource: Resource[Any]
     workers = 5
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.sets = self.follow(REPLICASETS, self.enqueue)
-        self.sets_by_owner = self.informers.index(REPLICASETS, owner_values)
+        self.sets = self.follow(self.resource, self.enqueue)
+        self.sets_by_owner = self.informers.index(self.resource, owner_values)
         self.pods_by_owner = self.informers.index(PODS, owner_values)
-        self.follow(PODS, self.enqueue_owner("ReplicaSet"))
+        self.follow(PODS, self.enqueue_owner(self.resource.kind))
         self.informers.handle(PODS, self._enqueue_adopters)
+
+    def seen(self, obj: Any) -> ReplicaSet:
+        """The object as a ReplicaSet; its kind and apiVersion stay its own."""
+        raise NotImplementedError
+
+    def reported(self, status: ReplicaSetStatus) -> ReplicaSetStatus:
+        """The part of the status that the resource has."""
+        return status
 
     def _enqueue_adopters(self, old: Pod | None, new: Pod | None) -> None:
         if new is None or controller_of(new) is not None or is_deleting(new):
@@ -49,14 +65,15 @@ class ReplicaSetController(KeyedController):
             return
         namespace = new["metadata"]["namespace"]
         for key, replicaset in self.sets.store.items():
-            selector = LabelSelector.from_object(replicaset["spec"].get("selector"))
+            selector = LabelSelector.from_object(self.seen(replicaset)["spec"].get("selector"))
             if key[0] == namespace and selector.matches(labels_of(new)):
                 self.queue.add(key)
 
     async def sync(self, key: Key) -> None:
-        replicaset = self.sets.store.get(key)
-        if replicaset is None:
+        obj = self.sets.store.get(key)
+        if obj is None:
             return
+        replicaset = self.seen(obj)
         pods = self._candidates(replicaset)
         selector = LabelSelector.from_object(replicaset["spec"]["selector"])
         claimed = claim(replicaset, selector, PODS, pods)
@@ -70,8 +87,9 @@ class ReplicaSetController(KeyedController):
             except ApiError as failure:
                 error = failure
         status = plan_status(replicaset, claimed.owned, now, error.message if error else None)
+        status = self.reported(status)
         if status_differs(replicaset.get("status"), status):
-            await self.apply(key, [Update(REPLICASETS, {**replicaset, "status": status}, "status")])
+            await self.apply(key, [Update(self.resource, {**obj, "status": status}, "status")])
         if error is not None:
             raise error
         min_ready = int(replicaset["spec"].get("minReadySeconds") or 0)
@@ -84,6 +102,29 @@ class ReplicaSetController(KeyedController):
 
     def _doubled_up(self, replicaset: ReplicaSet) -> dict[str, int]:
         owner = controller_uid(replicaset)
-        siblings = self.sets_by_owner.get(owner) if owner else [replicaset]
+        siblings: list[ReplicaSet] = self.sets_by_owner.get(owner) if owner else [replicaset]
         uids = [item["metadata"]["uid"] for item in siblings]
         return doubled_up([pod for uid in uids for pod in self.pods_by_owner.get(uid)])
+
+
+class ReplicaSetController(ReplicaController):
+    component = "replicaset-controller"
+    resource = REPLICASETS
+
+    def seen(self, obj: Any) -> ReplicaSet:
+        replicaset: ReplicaSet = obj
+        return replicaset
+
+
+class ReplicationController(ReplicaController):
+    """ReplicationControllers, the older form: their selector is a plain map of labels."""
+
+    component = "replication-controller"
+    resource = REPLICATIONCONTROLLERS
+
+    def seen(self, obj: Any) -> ReplicaSet:
+        return as_replicaset(obj)
+
+    def reported(self, status: ReplicaSetStatus) -> ReplicaSetStatus:
+        status.pop("terminatingReplicas", None)
+        return status

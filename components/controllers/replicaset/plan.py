@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Report, SlowStart
 from kubewire.components.controllers.meta import condition, format_time, is_deleting, labels_of
@@ -24,10 +24,21 @@ if TYPE_CHECKING:
         ReplicaSet,
         ReplicaSetCondition,
         ReplicaSetStatus,
+        ReplicationController,
     )
 
 #: The most pods that one sync creates or deletes (BurstReplicas).
 BURST = 500
+
+
+def as_replicaset(controller: ReplicationController) -> ReplicaSet:
+    """A ReplicationController in the form of a ReplicaSet
+    (pkg/controller/replication/conversion.go)."""
+    spec: Any = {**controller["spec"]}
+    spec["selector"] = {"matchLabels": spec.get("selector") or {}}
+    converted: Any = {**controller, "spec": spec}
+    replicaset: ReplicaSet = converted
+    return replicaset
 
 
 def plan_replicas(

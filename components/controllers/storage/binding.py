@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.controllers.actions import Action, Emit, Patch
+from kubewire.components.controllers.actions import Action, Change, Emit
 from kubewire.components.controllers.meta import annotations_of, is_deleting
 from kubewire.components.kubeapi import volumes as matching
 from kubewire.components.kubeapi.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
@@ -266,14 +266,14 @@ def _reclaim(volume: PersistentVolume) -> tuple[Action, ...]:
     )
 
 
-def _patch_volume(volume: PersistentVolume, patch: Mapping[str, Any]) -> Patch:
-    return Patch(PERSISTENTVOLUMES, "", volume["metadata"]["name"], _guarded(volume, patch))
+def _patch_volume(volume: PersistentVolume, patch: Mapping[str, Any]) -> Change:
+    return Change(PERSISTENTVOLUMES, "", volume["metadata"]["name"], _guarded(volume, patch))
 
 
-def _patch_claim(claim: PersistentVolumeClaim, patch: Mapping[str, Any]) -> Patch:
+def _patch_claim(claim: PersistentVolumeClaim, patch: Mapping[str, Any]) -> Change:
     metadata = claim["metadata"]
     guarded = _guarded(claim, patch)
-    return Patch(PERSISTENTVOLUMECLAIMS, metadata["namespace"], metadata["name"], guarded)
+    return Change(PERSISTENTVOLUMECLAIMS, metadata["namespace"], metadata["name"], guarded)
 
 
 def _guarded(
@@ -293,7 +293,7 @@ def _volume_phase(volume: PersistentVolume, phase: str, message: str = "") -> tu
     metadata = volume["metadata"]
     status = {"phase": phase, "message": message or None}
     patch = {"metadata": {"uid": metadata["uid"]}, "status": status}
-    return (Patch(PERSISTENTVOLUMES, "", metadata["name"], patch, "status"),)
+    return (Change(PERSISTENTVOLUMES, "", metadata["name"], patch, "status"),)
 
 
 def _claim_phase(claim: PersistentVolumeClaim, phase: str) -> tuple[Action, ...]:
@@ -302,7 +302,7 @@ def _claim_phase(claim: PersistentVolumeClaim, phase: str) -> tuple[Action, ...]
     return (_claim_status(claim, {"phase": phase, "accessModes": None, "capacity": None}),)
 
 
-def _claim_status(claim: PersistentVolumeClaim, status: Mapping[str, Any]) -> Patch:
+def _claim_status(claim: PersistentVolumeClaim, status: Mapping[str, Any]) -> Change:
     metadata = claim["metadata"]
     patch = {"metadata": {"uid": metadata["uid"]}, "status": dict(status)}
-    return Patch(PERSISTENTVOLUMECLAIMS, metadata["namespace"], metadata["name"], patch, "status")
+    return Change(PERSISTENTVOLUMECLAIMS, metadata["namespace"], metadata["name"], patch, "status")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kubewire.components.controllers.actions import Action, Patch
+from kubewire.components.controllers.actions import Action, Change
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, is_deleting
 from kubewire.components.controllers.pods import is_finished
@@ -60,7 +60,7 @@ def _plan(
             "finalizers": wanted,
         }
     }
-    return (Patch(resource, metadata.get("namespace", ""), metadata["name"], patch),)
+    return (Change(resource, metadata.get("namespace", ""), metadata["name"], patch),)
 
 
 class ClaimProtection(KeyedController):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch
+from kubewire.components.controllers.actions import Action, Change, Create, Delete, Emit
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, annotations_of, is_deleting
 from kubewire.components.controllers.pods import phase
@@ -94,7 +94,7 @@ def plan_claim(
     return (
         _failed(claim, storage_class, why),
         _end(helper),
-        Patch(PERSISTENTVOLUMECLAIMS, *place, again),
+        Change(PERSISTENTVOLUMECLAIMS, *place, again),
     )
 
 
@@ -231,7 +231,7 @@ def plan_volume(volume: PersistentVolume, cluster: Cluster) -> tuple[Action, ...
         text = f"the directory {path} could not be removed on node {node}"
         failed = {"metadata": {"uid": uid}, "status": {"phase": "Failed", "message": text}}
         return (
-            Patch(PERSISTENTVOLUMES, "", name, failed, "status"),
+            Change(PERSISTENTVOLUMES, "", name, failed, "status"),
             Emit(volume, "Warning", "VolumeFailedDelete", text),
             _end(helper),
         )

@@ -83,6 +83,7 @@ class Image:
     programs: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    user: int | None = None
     preload: Literal["light", "components"] = "light"
     tools: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,7 +92,7 @@ class Image:
 class Program:
     """What to start for a container: `main` with args, by forking, or `argv`, by executing it.
 
-    env, working_dir: the image's, which the Pod may override. tools: name -> path, for the mounts
+    env, working_dir, user: the image's, which the Pod may override. tools: name -> path, for the mounts
     of type "tools" of the runtime's contract. image: the entry, for the commands of `kubectl exec`
     (see command()).
     """
@@ -102,6 +103,7 @@ class Program:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    user: int | None = None
     preload: Literal["light", "components"] = "light"
     tools: Mapping[str, str] = field(default_factory=dict)
 
@@ -200,6 +202,7 @@ def _program(image: Image, argv: tuple[str, ...]) -> Program:
     given: dict[str, Any] = {
         "env": image.env,
         "working_dir": image.working_dir,
+        "user": image.user,
         "preload": image.preload,
         "tools": image.tools,
     }
@@ -240,6 +243,7 @@ _KEYS = (
     "programs",
     "env",
     "workingDir",
+    "user",
     "preload",
     "tools",
     "aliases",
@@ -273,9 +277,12 @@ def _image(name: str, body: Any, at: str) -> Image:
     working_dir = entry.get("workingDir", "")
     if not isinstance(working_dir, str) or (working_dir and not working_dir.startswith("/")):
         raise InvalidCatalogue(f"{at}.workingDir: {working_dir!r} must be an absolute path")
+    user = entry.get("user")
+    if user is not None and (isinstance(user, bool) or not isinstance(user, int) or user < 0):
+        raise InvalidCatalogue(f"{at}.user: {user!r} must be a user's number")
     env = _string_map(entry.get("env", {}), f"{at}.env")
     tools = _string_map(entry.get("tools", {}), f"{at}.tools")
-    return Image(name, entrypoint, cmd, programs, env, working_dir, preload, tools)
+    return Image(name, entrypoint, cmd, programs, env, working_dir, user, preload, tools)
 
 
 def _mapping(value: Any, at: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Registers the Node, and keeps its status and its Lease up to date.
+"""Registers the Node once, and keeps its status and its Lease up to date.
 
 A node has two heartbeats. The Lease is small and is renewed every quarter of its duration; the
 node controller declares the node unreachable when that stops. The status is large, so an unchanged
@@ -59,7 +59,7 @@ def lease_object(name: str, duration: int, now: float, node_uid: str) -> Lease:
 
 
 class NodeRegistration:
-    """run() registers the Node and then writes its status, at once after a change."""
+    """run() registers the Node at its start and then writes its status, at once after a change."""
 
     def __init__(
         self,
@@ -86,6 +86,15 @@ class NodeRegistration:
         """The Node's uid, known once `registered` is set."""
         return str(self._node["metadata"].get("uid", ""))
 
+    @property
+    def node(self) -> Node:
+        """The Node as it was last read or written, known once `registered` is set."""
+        return self._node
+
+    async def read(self) -> None:
+        """Reads the Node again: others may have changed its labels and taints. Raises ApiError."""
+        self._node = await self._client.get(NODES, self._settings.node_name)
+
     def changed(self) -> None:
         """Makes run() compute the status again, because it may have changed."""
         self._changed.set()
@@ -108,11 +117,13 @@ class NodeRegistration:
             try:
                 await self._write_status()
             except ApiError as error:
-                log.warning("node status: %s", error)
-                if error.status == 404:
-                    await self._register()
-                await asyncio.sleep(_RETRY_FIRST * 5)
-                continue
+                log.warning("Error updating node status, will retry: %s", error)
+                if error.status != 404:
+                    await asyncio.sleep(_RETRY_FIRST * 5)
+                    continue
+                # A Node that was deleted stays deleted until the kubelet is started again, as
+                # upstream's. If somebody else makes it again, it needs the whole status.
+                self._node = {**self._node, "status": {}}
             try:
                 async with asyncio.timeout(self._settings.node_status_update_frequency):
                     await self._changed.wait()
@@ -199,10 +210,22 @@ class NodeRegistration:
     async def _write_lease(self, name: str, lease: Lease) -> None:
         try:
             await self._client.patch(LEASES, name, {"spec": lease["spec"]}, LEASE_NAMESPACE)
+            return
         except ApiError as error:
             if error.status != 404:
                 raise
-            await self._client.create(LEASES, lease)
+        # The Lease is collected with its Node, so this may be another Node of the same name, whose
+        # status is not the one that was written last.
+        node = await self._client.get(NODES, name)
+        uid = node["metadata"].get("uid", "")
+        if uid != self.node_uid:
+            self._node = node
+            self.changed()
+        spec = lease["spec"]
+        await self._client.create(
+            LEASES,
+            lease_object(name, spec["leaseDurationSeconds"], time.time(), uid),
+        )
 
 
 def status_patch(status: NodeStatus) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def container_spec(pod: Pod, container: Container, launch: Launch) -> ProcessSpe
     shared = pod["spec"].get("securityContext") or {}
     own = container.get("securityContext") or {}
     privileged = bool(own.get("privileged"))
-    user = own.get("runAsUser", shared.get("runAsUser"))
+    user = own.get("runAsUser", shared.get("runAsUser", launch.program.user))
     if own.get("runAsNonRoot", shared.get("runAsNonRoot")) and user in (None, 0, "0", "root", ""):
         where = f'(pod: "{pods.full_name(pod)}({pods.uid(pod)})", container: {container["name"]})'
         raise LaunchError(f"container has runAsNonRoot and image will run as root {where}")
@@ -159,6 +159,7 @@ def container_spec(pod: Pod, container: Container, launch: Launch) -> ProcessSpe
         group=own.get("runAsGroup", shared.get("runAsGroup")),
         groups=_groups(shared),
         capabilities=None if privileged else _capabilities(own),
+        no_new_privileges=own.get("allowPrivilegeEscalation") is False,
         join=_joined(pod, launch),
         unshare=("mnt",) if launch.target_pid else _own(pod),
         rootfs=Rootfs(

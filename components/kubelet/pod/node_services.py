@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +23,8 @@ from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Service
+    from kubewire.components.kubeapi.types import Pod, Service
+    from kubewire.components.kubelet.pod.admission import Rejection
 
 
 class Recorder(Protocol):
@@ -43,7 +44,7 @@ class Recorder(Protocol):
 @dataclass(frozen=True)
 class NodeServices:
     """The services of a kubelet. services(): all Services that the node knows. pid: the kubelet's,
-    as a process in the node's namespaces."""
+    as a process in the node's namespaces. admit(): why the node cannot take a pod, or None."""
 
     settings: Settings
     facts: NodeFacts
@@ -62,5 +63,6 @@ class NodeServices:
     session: Callable[[], aiohttp.ClientSession]
     directories: Directories
     metrics: Metrics
+    admit: Callable[[Pod], Awaitable[Rejection | None]]
     #: Limits how many sandboxes and containers start at the same time.
     start_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(5))

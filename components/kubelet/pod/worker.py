@@ -101,6 +101,8 @@ class PodWorker:
         self._step: asyncio.Task[float | None] | None = None
         self._critical: set[asyncio.Task[Any]] = set()
         self._deleted = False
+        #: Whether the node has taken the pod; a pod with processes has been taken before.
+        self.admitted = state.record.sandbox is not None
         self._override: Override | None = None
         self._retry = GrowingDelay(_RETRY_FIRST, _RETRY_LAST)
         self._was_running = False
@@ -207,6 +209,9 @@ class PodWorker:
         if self._must_end() or pods.is_terminal(self.state.pod):
             self.stage = Stage.TERMINATE
             return 0.0
+        if not self.admitted and not await self._admit():
+            self.stage = Stage.TERMINATE
+            return 0.0
         needs_network = not pods.host_network(self.state.pod) and not self.state.record.sandbox
         if needs_network and (problem := self.node.network.problem()):
             text = f"network is not ready: {network_not_ready(problem)}"
@@ -224,6 +229,15 @@ class PodWorker:
         renewal = self.node.tokens.renew_at(self.state.uid)
         times = [moment for moment in (retry_at, due, renewal) if moment is not None]
         return max(min(times) - time.time(), 0.01) if times else None
+
+    async def _admit(self) -> bool:
+        """Asks whether the node can take the pod. A pod that is rejected fails."""
+        rejection = await self.node.admit(self.state.pod)
+        self.admitted = rejection is None
+        if rejection is not None:
+            self.containers.event("Warning", rejection.reason, rejection.message)
+            self._override = Override(rejection.reason, f"Pod was rejected: {rejection.message}")
+        return self.admitted
 
     def _check_deadline(self) -> float | None:
         """Ends the pod if it is past its deadline; returns the deadline."""

@@ -12,28 +12,36 @@ import os
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from stat import S_IFREG
 
+from kubewire.components.kubelet.volumes import ownership
 from kubewire.components.kubelet.volumes.payload import FileContent, Payload
 
 DATA = "..data"
 _DATA_NEW = "..data_tmp"
 
 
-def write(target: Path, payload: Payload) -> bool:
-    """Makes target contain exactly payload. Returns False if it already does."""
+def write(target: Path, payload: Payload, group: int | None = None) -> bool:
+    """Makes target contain exactly payload. Returns False if it already does.
+
+    group: the pod's fsGroup, to which the files belong and which can read them.
+    """
     for path in payload:
         _check(path)
     target.mkdir(parents=True, exist_ok=True)
     link = target / DATA
     old = target / link.readlink() if link.is_symlink() else None
-    if old is not None and _same(old, payload):
+    if old is not None and _same(old, _readable(payload, group)):
         return False
     prefix = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
     fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=target))
     fresh.chmod(0o755)
     for path, content in payload.items():
         _write_file(fresh / path, content)
+    if group is not None:
+        ownership.give(target, group, writable=False)
     new_link = target / _DATA_NEW
     new_link.unlink(missing_ok=True)
     new_link.symlink_to(fresh.name)
@@ -42,6 +50,16 @@ def write(target: Path, payload: Payload) -> bool:
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
     return True
+
+
+def _readable(payload: Payload, group: int | None) -> Payload:
+    """The payload with the modes that its files have when they belong to a group."""
+    if group is None:
+        return payload
+    return {
+        path: replace(content, mode=ownership.wanted_mode(S_IFREG | content.mode, writable=False))
+        for path, content in payload.items()
+    }
 
 
 def _check(path: str) -> None:

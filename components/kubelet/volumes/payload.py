@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
+from kubewire.components.kubelet.volumes import ownership
 
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import (
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     )
 
 DEFAULT_MODE = 0o644
+#: A token's mode in a pod with an fsGroup, before the group gets it.
+_GROUP_TOKEN_MODE = 0o600
 
 
 class MountProblem(Exception):
@@ -123,12 +126,14 @@ def _projection(
     if "downwardAPI" in source:
         return _downward(pod, source["downwardAPI"] or {}, sources, mode)
     if token := source.get("serviceAccountToken"):
-        request = _token_request(token, mode)
-        return {request.path: FileContent(sources.token(request).encode(), mode)}
+        request = _token_request(pod, token, mode)
+        return {request.path: FileContent(sources.token(request).encode(), request.mode)}
     return {}
 
 
-def _token_request(source: ServiceAccountTokenProjection, mode: int) -> TokenRequest:
+def _token_request(pod: Pod, source: ServiceAccountTokenProjection, mode: int) -> TokenRequest:
+    if ownership.group_of(pod) is not None:
+        mode = _GROUP_TOKEN_MODE
     audience = source.get("audience") or ""
     return TokenRequest(source["path"], audience, source.get("expirationSeconds") or 3600, mode)
 
@@ -235,5 +240,5 @@ def token_requests(pod: Pod) -> list[TokenRequest]:
         projected = volume.get("projected") or {}
         for source in projected.get("sources") or []:
             if own := source.get("serviceAccountToken"):
-                requests.append(_token_request(own, _mode(projected)))
+                requests.append(_token_request(pod, own, _mode(projected)))
     return requests

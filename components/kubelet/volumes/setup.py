@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kubewire.components.kernel import namespaces
 from kubewire.components.kubeapi.quantity import value
 from kubewire.components.kubelet import pods
-from kubewire.components.kubelet.volumes import atomic_writer
+from kubewire.components.kubelet.volumes import atomic_writer, ownership
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.payload import MountProblem, VolumeSources, volume_payload
 
@@ -49,18 +49,24 @@ def _set_up_volume(
     if "hostPath" in volume:
         check_host_path(path, volume["hostPath"].get("type") or "")
     elif "emptyDir" in volume:
-        _empty_dir(path, volume["emptyDir"] or {})
+        _empty_dir(path, volume["emptyDir"] or {}, ownership.group_of(pod))
     elif any(kind in volume for kind in WRITTEN):
-        atomic_writer.write(path, volume_payload(pod, volume, sources))
+        group = ownership.group_of(pod)
+        atomic_writer.write(path, volume_payload(pod, volume, sources), group)
 
 
-def _empty_dir(path: Path, source: EmptyDirVolumeSource) -> None:
+def _empty_dir(path: Path, source: EmptyDirVolumeSource, group: int | None) -> None:
+    """Makes the directory, and gives it to the group once: its content is the pod's."""
+    is_new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     if source.get("medium") == "Memory" and not os.path.ismount(path):
         limit = source.get("sizeLimit")
         size = f",size={value(limit)}" if limit and value(limit) else ""
         namespaces.mount("tmpfs", path, "tmpfs", 0, f"mode=0777{size}")
-    path.chmod(0o777)
+    if is_new:
+        path.chmod(0o777)
+        if group is not None:
+            ownership.give(path, group, writable=True)
 
 
 _HOST_PATH_CHECKS: dict[str, tuple[Callable[[int], bool], str]] = {

@@ -16,6 +16,8 @@ from kubewire.components.addon import (
     Process,
     Role,
     Setting,
+    account,
+    rule,
 )
 from kubewire.components.networks.aws_vpc_cni import environment
 from kubewire.components.networks.podnetwork import IPv4Only, PodAddresses, PodNetwork
@@ -51,10 +53,25 @@ class Mode:
     prefixes: bool = False
 
 
+#: Those of upstream's chart.
+_RULES = (
+    rule("get list watch", "crd.k8s.amazonaws.com", "eniconfigs"),
+    rule("get list watch", "", "namespaces"),
+    rule("get list watch", "", "pods"),
+    rule("get list watch", "", "nodes"),
+    rule("create list patch", "", "events"),
+    rule("create list patch", "events.k8s.io", "events"),
+    rule("get list patch update watch", "vpcresources.k8s.aws", "cninodes"),
+)
+
+
 def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
     groups = choice.settings["env"].get("ENI_SECURITY_GROUPS", "").split()
     vpc = cloud.process(cluster, instance_type=choice.settings["instanceType"], groups=groups)
-    return Installation(processes=(vpc, *(_aws_node(node, choice) for node in cluster.nodes)))
+    return Installation(
+        processes=(vpc, *(_aws_node(node, choice) for node in cluster.nodes)),
+        objects=account("kube-system", AGENT, _RULES),
+    )
 
 
 def _aws_node(node: Host, choice: Choice[Mode]) -> Process:

@@ -13,7 +13,9 @@ from kubewire.components.addon import (
     Installation,
     Process,
     Role,
+    account,
     kubeconfig_path,
+    rule,
 )
 from kubewire.components.networks.podnetwork import IPv4Only, PodAddresses, PodNetwork
 from kubewire.components.vpc import cloud
@@ -35,7 +37,8 @@ def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
     reserve = None if choice.mode.overlay else _addresses(choice).max_pods
     vpc = cloud.process(cluster, reserve=reserve)
     return Installation(
-        processes=(vpc, *(_azure_cns(node, cluster, choice.mode) for node in cluster.nodes))
+        processes=(vpc, *(_azure_cns(node, cluster, choice.mode) for node in cluster.nodes)),
+        objects=account("kube-system", AGENT, (rule("get list watch", "", "nodes"),)),
     )
 
 

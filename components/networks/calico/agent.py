@@ -166,12 +166,9 @@ class Agent:
             "default",
             {"logSeverityScreen": "Info", "reportingInterval": "0s"},
         )
-        await _create(
-            self._client,
-            IPAMCONFIGS,
-            "default",
-            {"strictAffinity": False, "autoAllocateBlocks": True, "maxBlocksPerHost": 0},
-        )
+        ipam = {"strictAffinity": False, "autoAllocateBlocks": True, "maxBlocksPerHost": 0}
+        # calico-node may not list these, so this is also how it waits until they are served.
+        await _retry_until_available(lambda: _create(self._client, IPAMCONFIGS, "default", ipam))
         known = [pool["spec"]["cidr"] for pool in (await self._client.list(IPPOOLS)).items]
         for pool in options.pools:
             if any(block.is_ipv6(cidr) == (pool.version == 6) for cidr in known):
@@ -451,7 +448,7 @@ def _slim(node: KubeObject) -> KubeObject:
 
 async def _wait_until_served(client: Client) -> None:
     """Returns when Calico's CustomResources can be listed."""
-    for resource in (IPPOOLS, IPAMBLOCKS, IPAMCONFIGS, FELIXCONFIGURATIONS):
+    for resource in (IPPOOLS, IPAMBLOCKS, FELIXCONFIGURATIONS):
         await _retry_until_available(lambda resource=resource: client.list(resource))  # type: ignore[misc]
 
 

@@ -4,9 +4,52 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubewire.components.addon import account, rule
+
 GROUP = "crd.projectcalico.org"
 NAMESPACE = "kube-system"
+AGENT_ACCOUNT = "calico-node"
 PLUGIN_ACCOUNT = "calico-cni-plugin"
+
+_IPAM = "blockaffinities ipamblocks ipamhandles"
+_NODE_RULES = (
+    rule("create", "", "serviceaccounts/token", PLUGIN_ACCOUNT),
+    rule("get", "", "namespaces nodes pods"),
+    rule("list watch", "discovery.k8s.io", "endpointslices"),
+    rule("get list watch", "", "endpoints services"),
+    rule("get", "", "configmaps"),
+    rule("patch update", "", "nodes/status"),
+    rule("list watch", "networking.k8s.io", "networkpolicies"),
+    rule("list watch", "policy.networking.k8s.io", "adminnetworkpolicies clusternetworkpolicies"),
+    rule("list watch", "", "namespaces pods serviceaccounts"),
+    rule("patch", "", "pods/status"),
+    rule(
+        "get list watch",
+        GROUP,
+        "bgpconfigurations bgpfilters bgppeers blockaffinities caliconodestatuses "
+        "clusterinformations felixconfigurations globalbgpconfigs globalfelixconfigs "
+        "globalnetworkpolicies globalnetworksets hostendpoints ipamblocks ippools ipreservations "
+        "networkpolicies networksets stagedglobalnetworkpolicies stagedkubernetesnetworkpolicies "
+        "stagednetworkpolicies tiers",
+    ),
+    rule("create update", GROUP, "clusterinformations felixconfigurations ippools"),
+    rule("get list watch update", GROUP, "caliconodestatuses"),
+    rule("get list watch", "", "nodes"),
+    rule("create update", GROUP, "bgpconfigurations bgppeers"),
+    rule("create delete get list update", GROUP, _IPAM),
+    rule("create get", GROUP, "ipamconfigs"),
+    rule("watch", GROUP, "blockaffinities"),
+    rule("get", "apps", "daemonsets"),
+)
+_PLUGIN_RULES = (
+    rule("get", "", "namespaces nodes pods"),
+    rule("patch", "", "pods/status"),
+    rule(
+        "create delete get list update",
+        GROUP,
+        f"{_IPAM} clusterinformations ipamconfigs ippools ipreservations",
+    ),
+)
 
 _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
@@ -155,9 +198,6 @@ def _definition(
 
 def objects() -> list[dict[str, Any]]:
     """All objects, in the order in which they are applied."""
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": PLUGIN_ACCOUNT, "namespace": NAMESPACE},
-    }
-    return [*definitions(), account]
+    node = account(NAMESPACE, AGENT_ACCOUNT, _NODE_RULES)
+    plugin = account(NAMESPACE, PLUGIN_ACCOUNT, _PLUGIN_RULES)
+    return [*definitions(), *map(dict, node), *map(dict, plugin)]

@@ -55,6 +55,10 @@ class SubnetError(Exception):
     """The node's podCIDR does not fit the flannel network. The text is upstream's."""
 
 
+class SubnetsChanged(Exception):
+    """The node was registered again and has other podCIDRs, so that all starts again with them."""
+
+
 Overlays = Sequence[HostGateway | Vxlan]
 
 
@@ -103,6 +107,23 @@ class Agent:
     async def _serve(self) -> None:
         links = await self._outer_links()
         subnets = await self._acquire_subnets()
+        while True:
+            try:
+                await self._serve_subnets(links, subnets)
+            except* SubnetsChanged:
+                pass
+            left = subnets
+            subnets = await self._acquire_subnets()
+            log.info("the podCIDR changed from %s to %s", _texts(left), _texts(subnets))
+            await kernel.leave_bridge(self._bridge(), left)
+            self._applied = None
+
+    def _bridge(self) -> str:
+        """The bridge of the pods, which the CNI plugin makes."""
+        return install.bridge(install.conflist(self.options.cni_conf_path))
+
+    async def _serve_subnets(self, links: Sequence[Link], subnets: Sequence[Network]) -> None:
+        """Serves until cancelled. Raises SubnetsChanged in a group."""
         own = self._nodes.get(self.options.node_name) or {"metadata": {}}
         overlays = []
         for link, subnet in zip(links, subnets, strict=True):
@@ -126,7 +147,7 @@ class Agent:
         log.info("Wrote subnet file to %s", self.options.subnet_file)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_nodes(overlays))
-            tasks.create_task(self._keep_announced(overlays))
+            tasks.create_task(self._keep_announced(overlays, subnets))
             tasks.create_task(self._keep_iptables(subnets))
             await self._set_network_available()
             log.info("Running backend.")
@@ -166,17 +187,21 @@ class Agent:
         told = False
         while True:
             self._own_changed.clear()
-            node = self._nodes.get(name)
-            given = [lease.pod_cidr(node, version) for version in (4, 6)] if node else []
-            subnets = [
-                checked_subnet(subnet, self.conf, name) for subnet in given if subnet is not None
-            ]
+            subnets = self._given_subnets()
             if len(subnets) == len(self.conf.networks):
                 return subnets
             if not told and self._nodes.synced.is_set():
                 log.info('node "%s" pod cidr not assigned; waiting for it', name)
                 told = True
             await self._own_changed.wait()
+
+    def _given_subnets(self) -> list[Network]:
+        """The node's podCIDRs, checked. There are fewer than networks until all are assigned.
+        Raises SubnetError."""
+        name = self.options.node_name
+        node = self._nodes.get(name)
+        given = [lease.pod_cidr(node, version) for version in (4, 6)] if node else []
+        return [checked_subnet(subnet, self.conf, name) for subnet in given if subnet is not None]
 
     def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         node = new or old or {}
@@ -239,11 +264,11 @@ class Agent:
                     return
             await delay.sleep()
 
-    async def _keep_announced(self, overlays: Overlays) -> None:
-        """Annotates a Node object that was deleted and registered again by the kubelet.
+    async def _keep_announced(self, overlays: Overlays, subnets: Sequence[Network]) -> None:
+        """Annotates a Node object that was deleted and registered again.
 
-        Annotations that an administrator edits stay as they are: upstream also restores them only
-        at its next start.
+        Such a Node may have other podCIDRs; they are followed (SubnetsChanged). Annotations that an
+        administrator edits stay as they are: upstream also restores them only at its next start.
         """
         node = self._nodes.get(self.options.node_name)
         uid = node["metadata"].get("uid") if node else None
@@ -251,10 +276,16 @@ class Agent:
             await self._own_changed.wait()
             self._own_changed.clear()
             node = self._nodes.get(self.options.node_name)
-            if node is not None and node["metadata"].get("uid") != uid:
-                uid = node["metadata"].get("uid")
-                await self._announce(overlays)
-                await self._set_network_available()
+            if node is None or node["metadata"].get("uid") == uid:
+                continue
+            given = self._given_subnets()
+            if len(given) < len(self.conf.networks):
+                continue  # the IPAM controller has not assigned them yet
+            if list(given) != list(subnets):
+                raise SubnetsChanged
+            uid = node["metadata"].get("uid")
+            await self._announce(overlays)
+            await self._set_network_available()
 
     async def _follow_nodes(self, overlays: Overlays) -> None:
         watch = Watch(self._drifted, [overlay.network.version for overlay in overlays])
@@ -349,6 +380,10 @@ class Agent:
             if now is None or now != seen:
                 await self._ensure_iptables(subnets)
                 seen = iptables.generation() if nf_tables else None
+
+
+def _texts(subnets: Sequence[Network]) -> str:
+    return ", ".join(map(str, subnets))
 
 
 def _relevant(node: KubeObject) -> tuple[object, object]:

@@ -13,6 +13,8 @@ DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 CONFLIST_NAME = "10-flannel.conflist"
 PLUGINS = ("flannel",)
+#: The bridge plugin's default.
+DEFAULT_BRIDGE = "cni0"
 
 #: The cni-conf.json of upstream's kube-flannel.yml.
 DEFAULT_CONFLIST = {
@@ -31,6 +33,16 @@ def conflist(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError:
         return (json.dumps(DEFAULT_CONFLIST, indent=2) + "\n").encode()
+
+
+def bridge(conflist: bytes) -> str:
+    """The bridge that the configuration names; "" if another plugin connects the pods."""
+    for entry in json.loads(conflist).get("plugins") or ():
+        if entry.get("type") == "flannel":
+            delegate = entry.get("delegate") or {}
+            is_bridge = delegate.get("type", "bridge") == "bridge"
+            return str(delegate.get("bridge") or DEFAULT_BRIDGE) if is_bridge else ""
+    return ""
 
 
 def plugin() -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kubewire.components.kernel import forwarding as kernel
 from kubewire.components.kernel import vxlan
+from kubewire.components.kernel.command import CommandError, run
 from kubewire.components.kernel.forwarding import Forwarding, Route
 from kubewire.components.kernel.iproute import query
 from kubewire.components.kernel.vxlan import VxlanDevice
@@ -103,6 +104,22 @@ def _ours(route: Route, network: Network) -> bool:
         return bool(route.hops) and within(ipaddress.ip_network(route.destination), network)
     except ValueError:  # "default"
         return False
+
+
+async def leave_bridge(name: str, subnets: Sequence[Network]) -> None:
+    """Removes the gateway addresses of these subnets from the bridge of the pods, if it exists.
+
+    With them, the bridge plugin refuses every pod of another subnet ("already has an IP address
+    different from"). It adds the address of the new subnet itself.
+    """
+    if not name or not Path("/sys/class/net", name).exists():
+        return
+    for subnet in subnets:
+        address = f"{subnet.network_address + 1}/{subnet.prefixlen}"
+        try:
+            await run(["ip", "addr", "del", address, "dev", name])
+        except CommandError as error:
+            log.info("%s", error)
 
 
 def within(inner: Network, outer: Network) -> bool:

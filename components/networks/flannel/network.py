@@ -4,7 +4,7 @@ kube-flannel-cfg."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,14 @@ from kubewire.components.addon import (
     Installation,
     Process,
     Role,
+    account,
     kubeconfig_path,
+    rule,
 )
 from kubewire.components.networks.podnetwork import PodNetwork
 
 AGENT = "flannel"
+NAMESPACE = "kube-flannel"
 NET_CONF = "/etc/kube-flannel/net-conf.json"
 
 
@@ -53,7 +56,21 @@ def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
     return Installation(
         processes=tuple(_flanneld(node) for node in cluster.nodes),
         files=tuple(File(node.name, NET_CONF, content) for node in cluster.nodes),
+        objects=_objects(),
     )
+
+
+def _objects() -> tuple[Mapping[str, Any], ...]:
+    """Those of kube-flannel.yml besides ConfigMap and DaemonSet."""
+    labels = {"k8s-app": AGENT, "pod-security.kubernetes.io/enforce": "privileged"}
+    metadata = {"name": NAMESPACE, "labels": labels}
+    rules = (
+        rule("get", "", "pods"),
+        rule("get list watch", "", "nodes"),
+        rule("patch", "", "nodes/status"),
+    )
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    return (namespace, *account(NAMESPACE, AGENT, rules))
 
 
 def _flanneld(node: Host) -> Process:
@@ -65,7 +82,7 @@ def _flanneld(node: Host) -> Process:
         f"--iface={node.interface.name}",
         f"--hostname-override={node.name}",
     )
-    user = "system:serviceaccount:kube-flannel:flannel"
+    user = f"system:serviceaccount:{NAMESPACE}:{AGENT}"
     return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
 
 

@@ -17,7 +17,9 @@ from kubewire.components.addon import (
     Installation,
     Process,
     Role,
+    account,
     kubeconfig_path,
+    rule,
 )
 from kubewire.components.networks.podnetwork import IPv4Only, PodNetwork
 
@@ -38,7 +40,7 @@ class Mode:
 def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
     return Installation(
         processes=tuple(_weave_net(node, cluster, choice.mode) for node in cluster.nodes),
-        objects=(_password(),) if choice.mode.encrypted else (),
+        objects=(*_account(), *((_password(),) if choice.mode.encrypted else ())),
     )
 
 
@@ -56,6 +58,22 @@ def _weave_net(node: Host, cluster: Cluster, mode: Mode) -> Process:
         arguments.append(f"--password-secret={_SECRET}")
     user = "system:serviceaccount:kube-system:weave-net"
     return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", tuple(arguments), user)
+
+
+def _account() -> tuple[Mapping[str, Any], ...]:
+    """The account of weave-net with the rules of upstream's manifest. There the kubelet gives the
+    password to the pod; here weave-net reads the Secret itself."""
+    cluster = (
+        rule("get list watch", "", "namespaces nodes pods"),
+        rule("get list watch", "networking.k8s.io", "networkpolicies"),
+        rule("patch update", "", "nodes/status"),
+    )
+    local = (
+        rule("get update", "", "configmaps", AGENT),
+        rule("create", "", "configmaps"),
+        rule("get", "", "secrets", _SECRET),
+    )
+    return account("kube-system", AGENT, cluster, local)
 
 
 def _password() -> Mapping[str, Any]:

@@ -216,6 +216,11 @@ KEYS: Mapping[str, Key] = {
         "Any field of KubeletConfiguration, for the kubelet of every node, such as maxPods: 20.",
         of_upstream="kubelet",
     ),
+    "authorization": Key(
+        "The API server's --authorization-mode. With AlwaysAllow every authenticated user may do "
+        "everything.",
+        choices=("Node,RBAC", "AlwaysAllow"),
+    ),
     "controllerManager": Key(
         "Flags of kube-controller-manager without their dashes, such as node-monitor-grace-period: 20s.",
         of_upstream="controllerManager",
@@ -263,6 +268,10 @@ KEYS: Mapping[str, Key] = {
         "Commands that are Python functions, as main: command -> package.module:function."
     ),
     "images.*.workingDir": Key("The folder in which it starts, as an absolute path."),
+    "images.*.user": Key(
+        "The number of its user, which runAsUser replaces (root without one).",
+        limits={"minimum": 0},
+    ),
     "images.*.preload": Key("Which modules are in memory when a function is forked."),
     "images.*.tools": Key(
         "What the fork server adds, busybox or agnhost, and the path at which it is."

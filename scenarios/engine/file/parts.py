@@ -134,6 +134,7 @@ class Image:
     cmd: tuple[str, ...] = ()
     programs: tuple[tuple[str, str], ...] = ()
     workingDir: str = ""
+    user: int | None = None
     preload: Literal["light", "components"] = "light"
     tools: tuple[tuple[str, str], ...] = ()
     aliases: tuple[str, ...] = ()

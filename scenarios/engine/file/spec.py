@@ -57,6 +57,7 @@ class LabSpec:
     network: Network = Network()
     cni: CNI = CNI()
     kubeProxy: KubeProxy = KubeProxy()
+    authorization: str = "Node,RBAC"
     kubelet: JsonObject = EMPTY
     controllerManager: JsonObject = EMPTY
     scheduler: JsonObject = EMPTY
@@ -225,6 +226,7 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         network=Network.of(data.get("network", {})),
         cni=CNI.of(data.get("cni", {})),
         kubeProxy=KubeProxy.of(data.get("kubeProxy", {})),
+        authorization=data.get("authorization", "Node,RBAC"),
         kubelet=JsonObject.of(data.get("kubelet", {})),
         controllerManager=JsonObject.of(data.get("controllerManager", {})),
         scheduler=JsonObject.of(data.get("scheduler", {})),

@@ -257,3 +257,53 @@ def _plain(number: int) -> Any:
             "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
         },
     }
+
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def test_defaults_that_a_schema_gets_later_are_filled_in_on_reads(tmp_path: Path) -> None:
+    with in_process(tmp_path) as api:
+        crd = _plain(1)
+        (version,) = crd["spec"]["versions"]
+        version["schema"] = {"openAPIV3Schema": {"type": "object", "properties": {"size": {"type": "integer"}}}}
+        assert api.create(CRDS, crd).code == 201
+        api("GET", "/version")
+        path = "/apis/example.org/v1/p1s"
+        old = api.create(path, {"apiVersion": "example.org/v1", "kind": "P1", "metadata": {"name": "a"}}).body
+        schema = {"size": {"type": "integer", "default": 3}}
+        patch = [{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties", "value": schema}]
+        kind = {"Content_Type": "application/json-patch+json"}
+        assert api("PATCH", f"{CRDS}/p1s.example.org", orjson.dumps(patch), **kind).code == 200
+        api("GET", "/version")
+        assert api("GET", f"{path}/a").body == old | {"size": 3}
+        assert api("GET", path).body["items"] == [old | {"size": 3}]
+        new = api.create(path, {"apiVersion": "example.org/v1", "kind": "P1", "metadata": {"name": "b"}}).body
+        assert new["size"] == 3
+        assert "size" not in old
+
+
+def test_only_the_deletion_of_a_definition_has_a_finalizer(tmp_path: Path) -> None:
+    with in_process(tmp_path) as api:
+        api.create(CRDS, _plain(2))
+        api("GET", "/version")
+        assert "finalizers" not in api("GET", f"{CRDS}/p2s.example.org").body["metadata"]
+        thing = {"apiVersion": "example.org/v1", "kind": "P2", "metadata": {"name": "a", "finalizers": ["x.io/y"]}}
+        assert api.create("/apis/example.org/v1/p2s", thing).code == 201
+        deleted = api("DELETE", f"{CRDS}/p2s.example.org").body
+        assert deleted["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
+        terminating = deleted["status"]["conditions"][-1]
+        assert (terminating["type"], terminating["status"]) == ("Terminating", "True")
+        assert terminating["reason"] == "InstanceDeletionPending"
+
+
+def test_an_object_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with in_process(tmp_path) as api:
+        api.create(CRDS, _plain(3))
+        api("GET", "/version")
+        other = {"apiVersion": "example.org/v1", "kind": "Other", "metadata": {"name": "a"}}
+        answer = api.create("/apis/example.org/v1/p3s", other)
+        assert (answer.code, answer.body["message"]) == (
+            422,
+            'P3.example.org "a" is invalid: kind: Invalid value: "Other": must be P3',
+        )

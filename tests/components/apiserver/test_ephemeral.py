@@ -40,3 +40,27 @@ def test_an_ephemeral_container_is_added_by_its_subresource_alone_and_stays(run:
         assert "labels" not in (await client.get(PODS, "debugged", "default"))["metadata"]
 
     run(act)
+
+
+def test_the_kind_of_old_clients_is_refused_and_new_containers_are_a_generation(run: Run) -> None:
+    async def act(client: Client) -> None:
+        made: Any = {
+            "metadata": {"name": "old", "namespace": "default"},
+            "spec": {"containers": [{"name": "a", "image": "i"}]},
+        }
+        created = await client.create(PODS, made)
+        path = "/api/v1/namespaces/default/pods/old/ephemeralcontainers"
+        old = {
+            "kind": "EphemeralContainers",
+            "apiVersion": "v1",
+            "metadata": {"name": "old"},
+            "ephemeralContainers": [],
+        }
+        text = 'cannot be handled as a Pod: no kind "EphemeralContainers" is registered for version "v1"'
+        with pytest.raises(ApiError, match=text):
+            await client.request("PUT", path, body=old)
+        created["spec"]["ephemeralContainers"] = adding("shell")["spec"]["ephemeralContainers"]
+        pod: Any = await client.update(PODS, created, subresource="ephemeralcontainers")
+        assert pod["metadata"]["generation"] == 2
+
+    run(act)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import CONFIGMAPS
 from tests.components.apiserver.conftest import Run
+from tests.fuzz.apiserver.in_process import in_process
 
 PATH = "/api/v1/namespaces/default/configmaps"
 
@@ -174,3 +177,24 @@ def test_how_to_propagate_a_deletion_is_said_once_and_right(run: Run, params: di
 
     expected = f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: {message}'
     assert run(act) == (422, expected)
+
+
+def test_events_are_selected_by_the_names_of_either_api(tmp_path: Path) -> None:
+    about = {"kind": "Pod", "name": "p", "namespace": "default"}
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": about,
+        "reportingComponent": "me",
+        "reason": "R",
+        "type": "Normal",
+    }
+    with in_process(tmp_path) as api:
+        assert api.create("/api/v1/namespaces/default/events", event).code == 201
+        events = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector="
+        for selector, count in (
+            ("reportingController=me", 1),
+            ("reportingController=you", 0),
+            ("regarding.name=p,type=Normal", 1),
+            ("involvedObject.name=q", 0),
+        ):
+            assert len(api("GET", events + quote(selector)).body["items"]) == count, selector

@@ -8,9 +8,9 @@ from kubewire.components.apiserver.registry.patch import (
     PatchError,
     PatchTestFailed,
     json_patch,
-    merge_patch,
-    strategic_merge,
 )
+from kubewire.components.apiserver.registry.strategicmerge import PatchFormatError, strategic_merge
+from kubewire.components.kubeapi.mergepatch import merge_patch
 
 # RFC 7386, appendix A, as it stands there.
 RFC_7386 = [
@@ -137,7 +137,17 @@ STRATEGIC = {
         {"l": [{"name": "a", "y": 2}]},
         {"l": [{"name": "a", "x": 1, "y": 2}, {"name": "b"}]},
     ),
-    "adds an item with a new key": ({"l": items("a")}, {"l": items("b")}, {"l": items("a", "b")}),
+    "puts a new item in front": ({"l": items("a")}, {"l": items("b")}, {"l": items("b", "a")}),
+    "puts items into the patch's order": (
+        {"l": items("a", "server", "b")},
+        {"l": items("n", "b", "a")},
+        {"l": items("n", "server", "b", "a")},
+    ),
+    "puts new values of a set in front": (
+        {"finalizers": ["a", "b"]},
+        {"finalizers": ["c", "b"]},
+        {"finalizers": ["c", "a", "b"]},
+    ),
     "merges lists inside items": (
         {"l": [{"name": "a", "ports": [{"port": 80, "n": "x"}]}]},
         {"l": [{"name": "a", "ports": [{"port": 80, "n": "y"}, {"port": 81}]}]},
@@ -167,7 +177,7 @@ STRATEGIC = {
     "$deleteFromPrimitiveList": (
         {"finalizers": ["a", "b", "c"]},
         {"$deleteFromPrimitiveList/finalizers": ["b"], "finalizers": ["d"]},
-        {"finalizers": ["a", "c", "d"]},
+        {"finalizers": ["d", "a", "c"]},
     ),
     "$setElementOrder sorts a keyed list": (
         {"l": items("a", "b", "c")},
@@ -187,7 +197,7 @@ STRATEGIC = {
     "keys are found by the path of names": (
         {"spec": {"l": items("a")}},
         {"spec": {"l": items("b")}},
-        {"spec": {"l": items("a", "b")}},
+        {"spec": {"l": items("b", "a")}},
     ),
     "a scalar becomes a map": ({"a": 1}, {"a": {"b": 1}}, {"a": {"b": 1}}),
 }
@@ -196,6 +206,20 @@ STRATEGIC = {
 @pytest.mark.parametrize(("original", "patch", "expected"), STRATEGIC.values(), ids=STRATEGIC.keys())
 def test_strategic_merge(original: dict[str, object], patch: dict[str, object], expected: object) -> None:
     assert strategic_merge(original, patch, merge_key) == expected
+
+
+FORMATS = {
+    "a key that $retainKeys does not name": ({"m": {"$retainKeys": ["a"], "a": 1, "b": 2}}, "retainKeys"),
+    "$retainKeys that are no list": ({"m": {"$retainKeys": "a"}}, "retainKeys"),
+    "an item that the order does not name": ({"$setElementOrder/l": items("a"), "l": items("b")}, "setElementOrder list"),
+    "items in another order": ({"$setElementOrder/l": items("a", "b"), "l": items("b", "a")}, "setElementOrder list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("patch", "what"), FORMATS.values(), ids=FORMATS.keys())
+def test_directives_of_a_wrong_form_have_upstreams_text(patch: dict[str, object], what: str) -> None:
+    with pytest.raises(PatchFormatError, match=f"^invalid patch format of {what}$"):
+        strategic_merge({"l": items("a"), "m": {}}, patch, merge_key)
 
 
 BAD_STRATEGIC = {

@@ -146,7 +146,35 @@ ERRORS: Any = {
             "/api/v1/namespaces/default/configmaps",
             body=configmap("x") | {"kind": "ConfigMap", "apiVersion": "v2"},
         ),
-        (400, "BadRequest", "the API version in the data (v2) does not match the expected API version (v1)"),
+        (
+            400,
+            "BadRequest",
+            'ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for '
+            'version "v2" in scheme "pkg/api/legacyscheme/scheme.go:30"',
+        ),
+    ),
+    "a body of another kind": (
+        lambda client: client.request(
+            "POST", "/api/v1/namespaces/default/configmaps", body=configmap("x") | {"kind": "Pod", "apiVersion": "v1"}
+        ),
+        (
+            400,
+            "BadRequest",
+            'Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): '
+            "unknown conversion",
+        ),
+    ),
+    "a version of the same kind that is served elsewhere": (
+        lambda client: client.request(
+            "POST",
+            "/api/v1/namespaces/default/events",
+            body={"kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "x"}},
+        ),
+        (
+            400,
+            "BadRequest",
+            "the API version in the data (events.k8s.io/v1) does not match the expected API version (v1)",
+        ),
     ),
     "a field of another type": (
         lambda client: client.create(
@@ -200,7 +228,12 @@ ERRORS: Any = {
     ),
     "an answer in CBOR only": (
         lambda client: client.request("GET", "/api/v1/namespaces", headers={"Accept": "application/cbor"}),
-        (406, "NotAcceptable", "only the following media types are accepted: application/json, application/yaml"),
+        (
+            406,
+            "NotAcceptable",
+            "only the following media types are accepted: "
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
     ),
     "a resource version of the future": (
         lambda client: client.request("GET", "/api/v1/namespaces?resourceVersion=999999999"),

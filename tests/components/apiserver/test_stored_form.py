@@ -89,3 +89,10 @@ def test_metadata_of_custom_objects_is_canonical(api: InProcess) -> None:
     assert answer.code == 201, answer.body
     assert answer.body["spec"] == {"empty": [], "zero": 0}
     assert not {"labels", "annotations"} & answer.body["metadata"].keys()
+
+
+def test_a_service_without_its_address_is_the_same(api: InProcess) -> None:
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}}}
+    made = api.create("/api/v1/namespaces/default/services", service).body
+    again = api("PUT", "/api/v1/namespaces/default/services/web", orjson.dumps(service)).body
+    assert again == made

@@ -181,6 +181,11 @@ class Cluster:
     def __enter__(self) -> Cluster:
         self.api.__enter__()
         self.kubeconfig = str(self.api.kubeconfig)
+        # The rights of upstream's roles, and no more.
+        self._identities = {
+            "controllers": self.api.kubeconfig_for("system:kube-controller-manager"),
+            "scheduler": self.api.kubeconfig_for("system:kube-scheduler"),
+        }
         self.start("controllers")
         self.start("scheduler")
         self.kubelet = FakeKubelet(self.kubeconfig, self._nodes)
@@ -197,6 +202,7 @@ class Cluster:
     def start(self, name: str) -> None:
         flags = {
             "controllers": [
+                "--use-service-account-credentials",
                 "--allocate-node-cidrs",
                 "--cluster-cidr=10.244.0.0/16",
                 f"--root-ca-file={self.api.authority.certificate}",
@@ -205,7 +211,7 @@ class Cluster:
             "scheduler": [],
         }[name]
         with (self.api.folder / f"{name}.log").open("ab") as output:
-            command = [sys.executable, "-m", f"components.{name}", "--kubeconfig", self.kubeconfig]
+            command = [sys.executable, "-m", f"components.{name}", "--kubeconfig", str(self._identities[name])]
             self.processes[name] = subprocess.Popen(
                 [*command, "--secure-port=0", *flags],
                 cwd=CHECKOUT,

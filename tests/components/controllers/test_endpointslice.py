@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubewire.components.controllers.actions import Create, Delete, Update
+from kubewire.components.controllers.endpoints.controller import is_left_over
 from kubewire.components.controllers.endpoints.plan import OVER_CAPACITY, plan, subsets
 from kubewire.components.controllers.endpointslice.controller import shape_of
 from kubewire.components.controllers.endpointslice.desired import desired_groups
@@ -271,3 +272,16 @@ def test_of_hand_made_endpoints_a_thousand_addresses_per_subset_are_mirrored():
     (group,) = mirrored_groups(endpoints)
     assert len(group.endpoints) == 1000
     assert sum(not endpoint["conditions"]["ready"] for endpoint in group.endpoints) == 10
+
+
+@pytest.mark.parametrize(
+    ("labels", "deleted", "goes"),
+    [
+        pytest.param({}, False, False, id="written by hand"),
+        pytest.param({}, True, True, id="its Service was deleted"),
+        pytest.param({"endpoints.kubernetes.io/managed-by": "endpoint-controller"}, False, True, id="left over"),
+    ],
+)
+def test_endpoints_without_a_service(labels, deleted, goes):
+    endpoints: Any = {"kind": "Endpoints", "metadata": {"name": "e", "namespace": "default", "labels": labels}}
+    assert is_left_over(endpoints, deleted=deleted) is goes

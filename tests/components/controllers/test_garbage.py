@@ -54,6 +54,13 @@ def test_an_object_with_dependents_follows_a_foreground_deletion_in_the_foregrou
     assert (decision.verdict, decision.policy) == (Verdict.DELETE, "Foreground")
 
 
+def test_a_circle_of_owners_that_block_each_other_is_opened():
+    waiting = item("child", ["x"], deleting=True, finalizers=("foregroundDeletion",))
+    decision = decide(item(owners=["child"]), [waiting], lambda _: WAITING)
+    assert (decision.verdict, decision.policy, decision.unblock) == (Verdict.DELETE, "Foreground", True)
+    assert not decide(item(owners=["o"]), [item("child", ["x"])], lambda _: WAITING).unblock
+
+
 def test_foreground_deletion_waits_for_blocking_dependents_only():
     going = item(deleting=True, finalizers=("foregroundDeletion",))
     blocking = item("child", ["x"])

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.job.indexes import FINALIZER, format_indexes, parse_indexes
 from kubewire.components.controllers.job.plan import is_finished, plan, until_expired
 from kubewire.components.controllers.meta import condition
 from kubewire.components.kubeapi.resources import JOBS, PODS
+from kubewire.components.kubeapi.selectors import LabelSelector
 from tests.components.controllers.objects import NOW, at, template, workload
 from tests.components.controllers.world import World
 from tests.existing import existing
@@ -175,3 +177,18 @@ def test_a_finished_job_expires_after_its_ttl():
 def test_index_lists_are_written_short(indexes, text):
     assert format_indexes(indexes) == text
     assert parse_indexes(text) == set(indexes)
+
+
+def test_a_pod_that_the_job_does_not_select_any_more_is_free_of_it():
+    world = start()
+    sync(world)
+    job = world.get(JOBS, "web")
+    (pod,) = world.all(PODS)
+    assert FINALIZER in pod["metadata"]["finalizers"]
+    selector = LabelSelector.from_map({"job-name": "other"})
+    (release,) = claim(job, selector, PODS, [pod], finalizer=FINALIZER).changes
+    assert release.patch["metadata"]["ownerReferences"] == []
+    assert release.patch["metadata"]["finalizers"] is None
+    pod["metadata"]["finalizers"].append("example.com/other")
+    (release,) = claim(job, selector, PODS, [pod], finalizer=FINALIZER).changes
+    assert release.patch["metadata"]["finalizers"] == ["example.com/other"]

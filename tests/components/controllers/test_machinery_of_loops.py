@@ -11,13 +11,14 @@ import pytest
 from kubewire.components.base import health
 from kubewire.components.controllers import flags
 from kubewire.components.controllers.deployment.plan import REVISION, revision_of
+from kubewire.components.controllers.discovery import Discovered
 from kubewire.components.controllers.job.indexes import INDEX, index_of
 from kubewire.components.controllers.meta import int_or_percent
-from kubewire.components.controllers.namespaces.deletion import Outcome, conditions_of
+from kubewire.components.controllers.namespaces.deletion import Outcome, conditions_of, deletion_order
 from kubewire.components.controllers.registry import CONTROLLERS, enabled
 from kubewire.components.controllers.sharedinformers import Index, orphans_in, owner_values
 from kubewire.components.controllers.writes import PATIENCE, Writes
-from kubewire.components.kubeapi.resources import PODS
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, NODES, PODS, SERVICES
 from tests.components.controllers.objects import NOW, at, pod, workload
 from tests.existing import existing
 
@@ -200,3 +201,9 @@ def test_an_annotation_that_is_no_number_stops_no_controller(text):
     annotated: Any = {"metadata": {"name": "x", "annotations": {REVISION: text, INDEX: text}}}
     assert revision_of(annotated) == 0
     assert index_of(annotated) is None
+
+
+def test_the_pods_of_a_namespace_go_first():
+    able = frozenset({"list", "delete"})
+    order = deletion_order(Discovered({SERVICES: able, DEPLOYMENTS: able, PODS: able, NODES: able}))
+    assert order == [PODS, SERVICES, DEPLOYMENTS]

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+from kubewire.components.controllers.flags import Options
 from kubewire.components.controllers.meta import condition
 from kubewire.components.controllers.nodes.health import (
     eviction_time,
+    has_execute_taint,
     not_ready_pod_conditions,
     unknown_conditions,
     wanted_taints,
 )
 from kubewire.components.controllers.nodes.ipam import CidrSet, RangeExhausted, occupy_all
+from kubewire.components.controllers.nodes.ttl import next_step, seconds_of
+from kubewire.components.controllers.nodes.zones import Pace, Zones
 from tests.components.controllers.objects import NOW, at, node, pod, stamp
 from tests.existing import existing
 
@@ -93,8 +97,42 @@ def test_other_taints_stay_and_cordon_shows():
 
 
 def test_nobody_is_evicted_while_every_node_is_silent():
-    taints = wanted_taints(node("a", ready="Unknown"), NOW, evict=False)
-    assert keys(taints) == {("unreachable", "NoSchedule")}
+    silent = node("a", ready="Unknown")
+    assert keys(wanted_taints(silent, NOW, evict=False)) == {("unreachable", "NoSchedule")}
+    silent["spec"]["taints"] = wanted_taints(silent, NOW, evict=True)
+    assert has_execute_taint(silent)
+    assert keys(wanted_taints(silent, NOW, evict=False, lift=True)) == {("unreachable", "NoSchedule")}
+
+
+def zone(name: str, ready: int, silent: int) -> list[Any]:
+    labels = {"topology.kubernetes.io/zone": name}
+    states = ["True"] * ready + ["Unknown"] * silent
+    return [node(f"{name}{number}", labels=labels, ready=state) for number, state in enumerate(states)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "rate"),
+    [
+        pytest.param(zone("a", 3, 1), 0.1, id="one of a few nodes"),
+        pytest.param(zone("a", 1, 2), 0.1, id="two of three nodes"),
+        pytest.param(zone("a", 2, 3), 0.0, id="most nodes of a small zone"),
+        pytest.param(zone("a", 20, 31), 0.01, id="most nodes of a large zone"),
+        pytest.param(zone("a", 0, 3) + zone("b", 1, 0), 0.1, id="a whole zone, but not another"),
+        pytest.param(zone("a", 0, 3) + zone("b", 0, 1), 0.0, id="all nodes of all zones"),
+    ],
+)
+def test_how_fast_a_zone_loses_the_pods_of_its_nodes(nodes, rate):
+    zones = Zones.of(nodes, Options().unhealthy_zone_threshold)
+    assert zones.rate(("", "a"), Options()) == rate
+
+
+def test_the_second_node_of_a_zone_waits():
+    pace = Pace()
+    assert pace.wait(("", "a"), 0.1, NOW) == 0
+    pace.taken(("", "a"), NOW)
+    assert pace.wait(("", "a"), 0.1, at(4)) == 6
+    assert pace.wait(("", "b"), 0.1, at(4)) == 0
+    assert pace.wait(("", "a"), 0.1, at(11)) == 0
 
 
 TAINT: Any = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": stamp()}
@@ -122,3 +160,20 @@ def test_pods_of_a_silent_node_are_not_ready():
     conditions = existing(not_ready_pod_conditions(pod("p"), at(5)))
     assert conditions[0]["status"] == "False"
     assert not_ready_pod_conditions(pod("p", ready=False), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds"),
+    [
+        pytest.param([3], 0, id="a small cluster"),
+        pytest.param([101], 15, id="a larger one"),
+        pytest.param([101, 95], 15, id="a little smaller again"),
+        pytest.param([101, 89], 0, id="small again"),
+        pytest.param([600, 5000], 300, id="a very large one"),
+    ],
+)
+def test_kubelets_of_a_large_cluster_may_cache_longer(sizes, seconds):
+    step = 0
+    for size in sizes:
+        step = next_step(step, size)
+    assert seconds_of(step) == seconds

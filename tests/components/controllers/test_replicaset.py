@@ -7,7 +7,7 @@ import pytest
 from kubewire.components.controllers.actions import Delete, SlowStart
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.pods import until_available
-from kubewire.components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status
+from kubewire.components.controllers.replicaset.plan import as_replicaset, doubled_up, plan_replicas, plan_status
 from kubewire.components.kubeapi.resources import PODS
 from kubewire.components.kubeapi.selectors import LabelSelector
 from tests.components.controllers.objects import NOW, at, pod, workload
@@ -129,3 +129,13 @@ def test_an_owner_on_its_way_out_adopts_nothing():
     replicaset = workload("ReplicaSet")
     replicaset["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert claim(replicaset, SELECTOR, PODS, [pod("orphan")]).changes == ()
+
+
+def test_a_replication_controller_is_seen_as_a_replicaset():
+    controller = workload("ReplicationController", selector={"app": "web"})
+    seen = as_replicaset(controller)
+    assert seen["spec"]["selector"] == {"matchLabels": {"app": "web"}}
+    assert controller["spec"]["selector"] == {"app": "web"}
+    (created,) = plan_replicas(seen, [], {}, NOW)
+    assert isinstance(created, SlowStart)
+    assert created.creates[0].obj["metadata"]["ownerReferences"][0]["kind"] == "ReplicationController"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch
+from kubewire.components.controllers.actions import Action, Change, Create, Delete, Emit
 from kubewire.components.controllers.storage import ephemeral, protection, provisioner
 from kubewire.components.controllers.storage.binding import Storage, plan_claim, plan_volume
 from kubewire.components.kubeapi import volumes as matching
@@ -27,7 +27,7 @@ def written(actions: tuple[Action, ...]) -> dict[str, Any]:
     """What the patches write: `NAME` or `NAME/status` -> the parts without the guards."""
     found: dict[str, Any] = {}
     for action in actions:
-        if isinstance(action, Patch):
+        if isinstance(action, Change):
             patch = {key: value for key, value in action.patch.items() if key != "metadata"}
             if notes := (action.patch.get("metadata") or {}).get("annotations"):
                 patch["annotations"] = notes
@@ -41,7 +41,7 @@ def events(actions: tuple[Action, ...]) -> list[str]:
 
 def test_a_binding_writes_the_volume_first_and_says_that_a_controller_chose() -> None:
     actions = plan_claim(claim(), storage(volume()))
-    names = [action.name for action in actions if isinstance(action, Patch)]
+    names = [action.name for action in actions if isinstance(action, Change)]
     assert names == ["pv", "pv", "data", "data"]
     found = written(actions)
     assert found["pv"]["spec"]["claimRef"]["uid"] == "uid-data"
@@ -51,7 +51,7 @@ def test_a_binding_writes_the_volume_first_and_says_that_a_controller_chose() ->
     assert found["data"]["annotations"] == {**BOUND, matching.BOUND_BY_CONTROLLER: "yes"}
     assert found["data/status"]["status"]["capacity"] == {"storage": "1Gi"}
     first = actions[0]
-    assert isinstance(first, Patch)
+    assert isinstance(first, Change)
     assert first.patch["metadata"]["resourceVersion"] == "7", "of two claims only one gets the volume"
 
 
@@ -64,7 +64,7 @@ def test_a_pair_that_a_user_chose_is_not_marked_as_a_controllers() -> None:
 
 def chosen(held: Any, *volumes: Any) -> str | None:
     for action in plan_claim(held, storage(*volumes)):
-        if isinstance(action, Patch) and "volumeName" in (action.patch.get("spec") or {}):
+        if isinstance(action, Change) and "volumeName" in (action.patch.get("spec") or {}):
             return str(action.patch["spec"]["volumeName"])
     return None
 

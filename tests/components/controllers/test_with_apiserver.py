@@ -305,6 +305,64 @@ def test_custom_resources_are_collected_by_their_owner(cluster):
     cluster.kubectl("delete", "crd", "widgets.example.com", "--timeout=60s")
 
 
+def test_a_drain_says_which_budget_holds_it_and_ends_when_that_allows(cluster):
+    cluster.kubectl("create", "deployment", "kept", "--image=nginx:1", "--replicas=2")
+    cluster.kubectl("rollout", "status", "deployment/kept", "--timeout=60s")
+    cluster.kubectl("create", "pdb", "kept", "--selector=app=kept", "--min-available=2")
+    path = "jsonpath={.status.currentHealthy}/{.status.desiredHealthy}"
+    cluster.wait(lambda: cluster.kubectl("get", "pdb", "kept", "-o", path) == "2/2", "status of the budget")
+    node = cluster.objects("pods", "-l", "app=kept")[0]["spec"]["nodeName"]
+    drain = ("drain", node, "--ignore-daemonsets", "--force", "--delete-emptydir-data")
+    said = cluster.kubectl(*drain, "--timeout=3s", check=False)
+    assert "Cannot evict pod as it would violate the pod's disruption budget." in said
+    cluster.kubectl("patch", "pdb", "kept", "--type=merge", "-p", '{"spec":{"minAvailable":1}}')
+    cluster.kubectl(*drain, "--timeout=60s")
+    assert node not in {item["spec"]["nodeName"] for item in cluster.objects("pods", "-l", "app=kept")}
+    cluster.kubectl("uncordon", node)
+    cluster.kubectl("delete", "deployment,pdb", "kept")
+
+
+def test_a_budget_knows_the_scale_of_custom_resources(cluster):
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    version["subresources"] = {"scale": scale}
+    kinds = {"plural": "rollouts", "singular": "rollout", "kind": "Rollout", "listKind": "RolloutList"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": kinds, "versions": [version]}
+    crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": spec}
+    cluster.apply({**crd, "metadata": {"name": "rollouts.example.com"}})
+    cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.example.com", "--timeout=30s")
+    rollout = {"apiVersion": "example.com/v1", "kind": "Rollout", "metadata": {"name": "r"}, "spec": {"replicas": 4}}
+    cluster.apply(rollout)
+    (made,) = cluster.objects("rollouts")
+    owner = {"apiVersion": "example.com/v1", "kind": "Rollout", "name": "r", "uid": made["metadata"]["uid"]}
+    metadata = {"name": "rolled", "labels": {"app": "rolled"}, "ownerReferences": [{**owner, "controller": True}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template("nginx:1")["spec"]}
+    cluster.apply(pod)
+    cluster.kubectl("create", "pdb", "rolled", "--selector=app=rolled", "--max-unavailable=25%")
+    path = "jsonpath={.status.expectedPods}/{.status.desiredHealthy}"
+    cluster.wait(lambda: cluster.kubectl("get", "pdb", "rolled", "-o", path) == "4/3", "scale of the rollout")
+    cluster.kubectl("delete", "pdb/rolled", "pod/rolled", "crd/rollouts.example.com", "--timeout=60s")
+
+
+def test_a_quota_counts_what_comes_and_what_goes(cluster):
+    cluster.kubectl("create", "namespace", "bounded")
+    cluster.wait(lambda: names(cluster, "configmap", "-n", "bounded") == ["kube-root-ca.crt"], "root CA")
+    cluster.kubectl("create", "quota", "q", "--hard=count/configmaps=2", "-n", "bounded")
+    path = "jsonpath={.status.used.count/configmaps}"
+
+    def used() -> str:
+        return cluster.kubectl("get", "quota", "q", "-n", "bounded", "-o", path)
+
+    cluster.wait(lambda: used() == "1", "use of the quota")
+    cluster.kubectl("create", "configmap", "one", "-n", "bounded")
+    said = cluster.kubectl("create", "configmap", "two", "-n", "bounded", check=False)
+    assert "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=2" in said
+    cluster.kubectl("delete", "configmap", "one", "-n", "bounded")
+    cluster.wait(lambda: used() == "1", "less use of the quota")
+    cluster.kubectl("delete", "namespace", "bounded")
+
+
 def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
     seconds = [
         {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}

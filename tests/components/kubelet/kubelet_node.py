@@ -151,13 +151,13 @@ class Node:
     def start_kubelet(self) -> None:
         self.kubelet = self._start(
             "kubewire.components.kubelet",
-            "--kubeconfig", str(self.api.kubeconfig),
+            "--kubeconfig", str(self.api.kubeconfig_for("system:node:worker-1", "system:nodes")),
             "--hostname-override", "worker-1",
             "--node-ip", NODE_IP,
             "--config", "/run/config.yaml",
             "--container-runtime-endpoint", "unix:///run/runtime.sock",
             "--client-ca-file", str(self.api.authority.certificate),
-            "--node-labels", "node-role.kubernetes.io/worker=",
+            "--node-labels", "topology.kubernetes.io/zone=a",
             "-v", "4",
         )  # fmt: skip
 

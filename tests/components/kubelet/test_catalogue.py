@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,10 @@ from kubewire.components.kubelet.images.catalogue import (
     Reference,
     UnknownImage,
 )
+from kubewire.components.kubelet.pod.launch import Launch, container_spec
+from kubewire.components.kubelet.records import SandboxRecord
+
+AGN = "kubewire.components.agnhost."
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +62,24 @@ def test_any_tag_and_any_spelling_of_the_registry_finds_the_entry(catalogue: Cat
         ("registry.k8s.io/busybox:1.27.2", ("", ("sh",))),
         ("radial/busyboxplus:curl", ("", ("sh",))),
         ("perl:5.34.0", ("", ("perl",))),
+        ("registry.k8s.io/e2e-test-images/perl:5.26", ("", ("perl",))),
+        ("registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0", ("", ("bash",))),
+        ("registry.k8s.io/build-image/distroless-iptables:v0.7.8", ("", ("bash",))),
+        ("registry.k8s.io/e2e-test-images/ipc-utils:1.3", ("", ("bash",))),
+        ("registry.k8s.io/e2e-test-images/regression-issue-74839:1.4", (AGN + "badpackets:main", ())),
+        ("registry.k8s.io/e2e-test-images/kitten:1.8", (AGN + "webserver:kitten", ())),
+        ("registry.k8s.io/e2e-test-images/nautilus:1.8", (AGN + "webserver:nautilus", ())),
+        ("registry.k8s.io/e2e-test-images/resource-consumer:1.14", (AGN + "resource_consumer:main", ())),
+        ("registry.k8s.io/e2e-test-images/nonewprivs:1.4", ("", ("/usr/local/bin/nonewprivs",))),
+        ("registry.k8s.io/e2e-test-images/nonroot:1.5", (AGN + "main:main", ("entrypoint-tester",))),
+        ("nginxinc/nginx-unprivileged:1.27", (AGN + "webserver:unprivileged", ("-g", "daemon off;"))),
     ],
 )
 def test_images_of_the_documentation_are_there(
     catalogue: Catalogue, name: str, expected: tuple[str, tuple[str, ...]]
 ) -> None:
     program = catalogue.resolve(name)
-    assert (program.main, program.argv) == expected
+    assert (program.main, program.args if program.main else program.argv) == expected
 
 
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
@@ -97,7 +113,23 @@ def test_exec_into_a_container_knows_its_programs(catalogue: Catalogue) -> None:
     assert program.name == "agnhost"
     assert program.command(["/agnhost", "connect", "a:1"]).args == ("connect", "a:1")
     assert program.command(["ls", "-l"]).argv == ("ls", "-l")
-    assert program.command(["ls", "-l"]).tools == {"agnhost": "/agnhost"}
+    assert program.command(["ls", "-l"]).tools["agnhost"] == "/agnhost"
+
+
+@pytest.mark.parametrize(
+    ("image", "pod", "container", "user"),
+    [("nonroot", {}, {}, 1234), ("nonroot", {"runAsUser": 5}, {}, 5), ("nonroot", {}, {"runAsUser": 0}, 0), ("perl", {}, {}, None)],
+)  # fmt: skip
+def test_an_images_user_is_the_containers_without_another(
+    catalogue: Catalogue, image: str, pod: Any, container: Any, user: int | None
+) -> None:
+    program = catalogue.resolve(f"registry.k8s.io/e2e-test-images/{image}")
+    sandbox = SandboxRecord("s", 0, "", (), 0.0, 1)
+    launch = Launch("node", 1, sandbox, program, "", {}, (), "", 0, "")
+    metadata = {"name": "p", "namespace": "default", "uid": "u"}
+    made: Any = {"metadata": metadata, "spec": {"containers": [], "securityContext": pod}}
+    wanted: Any = {"name": "c", "image": image, "securityContext": container}
+    assert container_spec(made, wanted, launch).user == user
 
 
 def test_coredns_runs_with_the_components_libraries(catalogue: Catalogue) -> None:

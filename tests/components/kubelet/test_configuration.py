@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.registry.patch import strategic_merge
+from kubewire.components.apiserver.registry.strategicmerge import strategic_merge
 from kubewire.components.kubelet.backoff import Backoff, BackoffPolicy
 from kubewire.components.kubelet.configuration import ConfigurationError, Settings, Taint, duration, settings
 from kubewire.components.kubelet.images.catalogue import Catalogue

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.kubeapi.resources import CONFIGMAPS, PODS, SECRETS, KubeObject
+from kubewire.components.kubeapi.resources import CONFIGMAPS, NODES, PODS, SECRETS, KubeObject
 from tests.components.kubelet.kubelet_node import (
     CONFLIST,
     NODE_IP,
@@ -51,6 +51,51 @@ async def test_a_node_is_ready_as_long_as_it_has_a_network(node: Node) -> None:
     assert found["metadata"]["labels"]["kubernetes.io/hostname"] == "worker-1"
     assert found["status"]["nodeInfo"]["kubeletVersion"] == "v1.36.2"
     await node.pod_where("early", is_ready, "starts when the network is there")
+
+
+@on_node
+async def test_a_node_that_was_deleted_is_not_registered_again_until_the_kubelet_starts(node: Node) -> None:
+    await node.ready_node()
+    await node.client.delete(NODES, "worker-1")
+    node.set_network(None)  # a change of the status, which the kubelet writes at once
+
+    async def told() -> bool:
+        return "Error updating node status, will retry" in node.logs()
+
+    await node.until(told, "the kubelet has seen that its Node is gone")
+    # Made by hand, it is taken as it is, with the whole status; a registration would have been in the way.
+    made: Any = {"metadata": {"name": "worker-1", "labels": {"made": "by-hand"}}}
+    await node.client.create(NODES, made)
+    node.set_network(CONFLIST)
+    taken: Any = await node.until(lambda: node.node_condition("True"), "the new Node is ready")
+    assert taken["metadata"]["labels"] == {"made": "by-hand"}
+    assert taken["status"]["addresses"]
+    await node.client.delete(NODES, "worker-1")
+    node.kill_kubelet()
+    node.start_kubelet()
+    again: Any = await node.until(lambda: node.node_condition("True"), "the kubelet has registered")
+    assert again["metadata"]["labels"]["kubernetes.io/hostname"] == "worker-1"
+
+
+@on_node
+async def test_a_pod_that_the_node_cannot_take_fails_with_upstreams_reason(node: Node) -> None:
+    await node.ready_node()
+    port = {"name": "app", "command": ["sleep", "3600"], "ports": [{"containerPort": 1, "hostPort": 7654}]}
+    await node.running(simple_pod("first", port))
+    await node.client.create(PODS, simple_pod("second", port))
+
+    async def failed() -> KubeObject | None:
+        found = await node.get("second")
+        return found if found["status"].get("phase") == "Failed" else None
+
+    found: Any = await node.until(failed, "the second pod is rejected")
+    text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    assert (found["status"]["reason"], found["status"]["message"]) == ("NodePorts", f"Pod was rejected: {text}")
+    await node.event("second", "NodePorts", text)
+    # A label that the Node has just got is seen.
+    await node.client.patch(NODES, "worker-1", {"metadata": {"labels": {"disk": "fast"}}})
+    await node.running(simple_pod("chosen", sleeper("app"), nodeSelector={"disk": "fast"}))
+    await node.delete("first", grace=0)
 
 
 @on_node

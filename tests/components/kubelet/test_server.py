@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import ssl
 import time
 from types import SimpleNamespace
@@ -165,6 +167,34 @@ def test_attaching_to_a_container_that_has_just_ended(kept: bool) -> None:
     else:
         with pytest.raises(TargetError, match="container app not found in pod pod_ns"):
             asyncio.run(attach())
+
+
+@on_node
+async def test_pages_about_the_node(node: Node) -> None:
+    await node.ready_node()
+    await node.running(simple_pod("counted", sleeper("app")))
+    connector = aiohttp.TCPConnector(ssl=certified(node))
+    async with aiohttp.ClientSession(f"https://{NODE_IP}:10250", connector=connector) as session:
+
+        async def page(path: str) -> str:
+            async with session.get(path) as answer:
+                assert answer.status == 200, path
+                return await answer.text()
+
+        config = json.loads(await page("/configz"))["kubeletconfig"]
+        assert (config["kind"], config["maxPods"], config["syncFrequency"]) == ("KubeletConfiguration", 110, "1m0s")
+        assert config["authentication"]["anonymous"]["enabled"] is False
+        assert config["containerLogMaxSize"] == "10Mi"
+        metrics = await page("/metrics/cadvisor")
+        assert re.search(r'^container_memory_working_set_bytes\{container="app".*pod="counted"\} [1-9]', metrics, re.M)
+        assert re.search(r'^container_network_receive_bytes_total\{.*interface="eth0".*pod="counted"\} ', metrics, re.M)
+        assert re.search(r"^machine_cpu_cores [1-9]", metrics, re.M)
+        await page("/healthz")
+        assert 'kubernetes_healthcheck{name="syncloop",type="healthz"} 1\n' in await page("/metrics/slis")
+        assert '<a href="pods/">pods/</a>' in await page("/logs/")
+        assert "counted" in await page("/logs/pods")
+        async with session.get("/logs/%2e%2e/%2e%2e/etc/passwd") as answer:
+            assert answer.status == 404
 
 
 @on_node

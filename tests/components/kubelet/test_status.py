@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.registry.patch import strategic_merge
+from kubewire.components.apiserver.registry.strategicmerge import strategic_merge
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord, Waiting
 from kubewire.components.kubelet.status.generate import Override, pod_status, status_patch
 from kubewire.components.kubelet.status.writer import urgent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from kubewire.components.kubelet.downward import NodeFacts
-from kubewire.components.kubelet.volumes import atomic_writer
+from kubewire.components.kubelet.volumes import atomic_writer, ownership
+from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.payload import (
     FileContent,
     MountProblem,
@@ -19,7 +21,7 @@ from kubewire.components.kubelet.volumes.payload import (
     references,
     volume_payload,
 )
-from kubewire.components.kubelet.volumes.setup import check_host_path, sub_path
+from kubewire.components.kubelet.volumes.setup import check_host_path, set_up, sub_path
 
 POD: Any = {
     "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"a": "b"}},
@@ -180,3 +182,72 @@ def test_sub_paths_stay_inside(tmp_path: Path) -> None:
     for relative in ("../x", "/etc", "link"):
         with pytest.raises(MountProblem):
             sub_path(tmp_path, relative)
+
+
+@pytest.mark.parametrize(
+    ("mode", "writable", "wanted"),
+    [
+        (0o100644, True, 0o664),
+        (0o100644, False, 0o644),
+        (0o100600, False, 0o640),
+        (0o100400, True, 0o660),
+        (0o040755, True, 0o2775),
+        (0o040700, False, 0o2750),
+        (0o040777, True, 0o2777),
+    ],
+    ids=lambda value: oct(value) if isinstance(value, int) and value > 1 else str(value),
+)
+def test_the_modes_of_an_fs_groups_files(mode: int, writable: bool, wanted: int) -> None:
+    assert ownership.wanted_mode(mode, writable=writable) == wanted
+
+
+def modes(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): oct(path.stat().st_mode & 0o7777) for path in sorted(root.rglob("*"))}
+
+
+def test_an_empty_dir_belongs_to_the_fs_group_from_the_start_and_its_content_to_the_pod(tmp_path: Path) -> None:
+    pod: Any = {
+        **POD,
+        "spec": {"containers": [], "securityContext": {"fsGroup": os.getgid()}, "volumes": [{"name": "v", "emptyDir": {}}]},
+    }  # fmt: skip
+    directories = Directories(tmp_path)
+    set_up(pod, directories, SOURCES)
+    path = directories.volume("u", pod["spec"]["volumes"][0])
+    assert path is not None and path.stat().st_mode & 0o7777 == 0o2777
+    (path / "secret").write_text("mine")
+    (path / "secret").chmod(0o600)
+    path.chmod(0o700)
+    set_up(pod, directories, SOURCES)
+    assert (modes(path), path.stat().st_mode & 0o7777) == ({"secret": "0o600"}, 0o700)
+
+
+def test_files_that_the_kubelet_writes_can_be_read_by_the_fs_group_and_are_written_once(tmp_path: Path) -> None:
+    payload = {"p": FileContent(b"secret", 0o400), "x/y": FileContent(b"1", 0o644)}
+    assert atomic_writer.write(tmp_path, payload, os.getgid())
+    data = tmp_path / atomic_writer.DATA
+    assert modes(data.resolve()) == {"p": "0o440", "x": "0o2755", "x/y": "0o644"}
+    assert not atomic_writer.write(tmp_path, payload, os.getgid())
+    assert atomic_writer.write(tmp_path, payload | {"p": FileContent(b"other", 0o400)}, os.getgid())
+    assert (tmp_path / "p").read_bytes() == b"other"
+
+
+@pytest.mark.parametrize(
+    ("policy", "root_mode", "changed"),
+    [("Always", 0o2770, True), ("OnRootMismatch", 0o2770, False), ("OnRootMismatch", 0o755, True)],
+)
+def test_a_large_volume_is_left_alone_if_its_root_is_right(
+    tmp_path: Path, policy: str, root_mode: int, changed: bool
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "file").chmod(0o600)
+    (tmp_path / "link").symlink_to("/no/such")
+    tmp_path.chmod(root_mode)
+    ownership.give(tmp_path, os.getgid(), writable=True, policy=policy)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == (0o660 if changed else 0o600)
+
+
+def test_a_token_is_the_fs_groups_alone() -> None:
+    volume: Any = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+    pod: Any = {**POD, "spec": {**POD["spec"], "securityContext": {"fsGroup": 5}, "volumes": [volume]}}
+    assert volume_payload(pod, volume, SOURCES)["token"].mode == 0o600
+    assert volume_payload(POD, volume, SOURCES)["token"].mode == 0o644

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -216,7 +217,7 @@ def test_log_in_cri_format(client: RuntimeClient, tmp_path: Path) -> None:
     out = [(line[2], line[3]) for line in lines if line[1] == "stdout"]
     assert ("F", "err") in [(line[2], line[3]) for line in lines if line[1] == "stderr"]
     assert out[0] == ("F", "out")
-    assert [(tag, len(text)) for tag, text in out[1:]] == [("P", 16384), ("F", 20000 - 16384 + 3)]
+    assert [(tag, len(text)) for tag, text in out[1:]] == [("P", 16384), ("P", 20000 - 16384 + 3)]
     assert out[-1][1].endswith("xend")
 
 
@@ -312,10 +313,61 @@ def test_terminal(client: RuntimeClient, where: str) -> None:
     ours.close()
 
 
+def test_the_shell_of_busybox_passes_variables_on_whose_names_are_no_identifiers(client: RuntimeClient) -> None:
+    """Debian's own /bin/sh, dash, drops them."""
+    container = pause(client, Mount("/bin/sh", "sh", "tools"), Mount("/bin/sysctl", "sysctl", "tools"))
+    script = "env; /bin/sysctl -n net.ipv4.ip_forward"
+    asked = ProcessSpec(argv=("/bin/sh", "-c", script), container=container.id, add_env={"a-b.c": "kept"})
+    done = client.run(asked, timeout=10)
+    said = done.stdout.decode().splitlines()
+    assert "a-b.c=kept" in said
+    assert said[-1] in ("0", "1")
+    shell = in_container(client, container, "/bin/sh", "-c", 'echo "$0" "$@"; no-such 2>&1 || true', "zero", "a b")
+    assert shell == "zero a b\nzero: line 0: no-such: not found", "without such names it is BusyBox's"
+
+
+def test_a_read_only_root_has_the_tools_of_busybox(client: RuntimeClient) -> None:
+    tools = {"/opt/busybox/bin": "busybox", "/bin/sh": "sh", "/bin/sysctl": "sysctl"}
+    container = pause(client, *(Mount(path, name, "tools") for path, name in tools.items()), read_only=True)
+    script = "touch /x 2>&1 || true; /opt/busybox/bin/wget --help 2>&1 | head -1; cat /etc/hostname | wc -l"
+    said = in_container(client, container, "/bin/sh", "-c", script).splitlines()
+    assert said[0].endswith("Read-only file system")
+    assert "BusyBox" in said[1]
+
+
 def test_tools_of_images(client: RuntimeClient) -> None:
     container = pause(client, Mount("/opt/busybox/bin", "busybox", "tools"), Mount("/agnhost", "agnhost", "tools"))
     assert "BusyBox" in in_container(client, container, "sh", "-c", "/opt/busybox/bin/nslookup --help 2>&1 | head -1")
-    assert in_container(client, container, "/agnhost", "entrypoint-tester", "a b") == "[entrypoint-tester a b]"
+    assert in_container(client, container, "/agnhost", "entrypoint-tester", "a b") == "[/agnhost entrypoint-tester a b]"
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["escalation allowed", "no new privileges"])
+def test_the_program_of_nonewprivs_gains_root_if_it_may(client: RuntimeClient, allowed: bool) -> None:
+    place = "/usr/local/bin/nonewprivs"
+    container = pause(client, Mount(place, "nonewprivs", "tools"), Mount(f"{place}-id", "nonewprivs-id", "tools"))
+    try:
+        spec = ProcessSpec(argv=(place,), container=container.id, user=1000, no_new_privileges=not allowed)
+        done = client.run(spec, timeout=10)
+    except StartError as error:
+        assert error.errno == errno.EINVAL, "a user namespace of one user has no other"
+    else:
+        assert done.stdout == (b"Effective uid: 0\n" if allowed else b"Effective uid: 1000\n")
+
+
+def test_an_exec_has_no_new_privileges_either(client: RuntimeClient) -> None:
+    rootfs = Rootfs(hostname="pod-a")
+    program = "kubewire.components.runtime.pause:main"
+    spec = ProcessSpec(main=program, unshare=POD, rootfs=rootfs, env={}, no_new_privileges=True)
+    container = client.spawn(spec)
+    for pid in ("1", "self"):
+        assert "NoNewPrivs:\t1" in in_container(client, container, "grep", "NoNewPrivs", f"/proc/{pid}/status")
+
+
+def test_the_test_images_have_a_certificate_for_localhost(client: RuntimeClient) -> None:
+    files = [Mount(f"/localhost.{kind}", f"localhost.{kind}", "tools") for kind in ("crt", "key")]
+    container = pause(client, *files)
+    assert "BEGIN CERTIFICATE" in in_container(client, container, "cat", "/localhost.crt")
+    assert "PRIVATE KEY" in in_container(client, container, "cat", "/localhost.key")
 
 
 def test_a_light_container_costs_little_memory(client: RuntimeClient, sandbox: Sandbox) -> None:

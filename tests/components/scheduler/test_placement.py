@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from kubewire.components.kubeapi.podneeds import total_requests
 from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.cluster import Cluster
 from kubewire.components.scheduler.placement import Placed, Unplaced, choose
-from kubewire.components.scheduler.podspec import PodInfo, total_requests
+from kubewire.components.scheduler.podspec import PodInfo
 from tests.components.controllers.objects import node, pod
 
 CONTROL_PLANE: Any = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}

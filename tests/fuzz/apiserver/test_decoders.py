@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from kubewire.components.apiserver import bodies
 from kubewire.components.apiserver.http import negotiation, protobuf, yamlbody
-from kubewire.components.apiserver.registry.patch import PatchError, json_patch, merge_patch, strategic_merge
+from kubewire.components.apiserver.registry.patch import PatchError, json_patch
+from kubewire.components.apiserver.registry.strategicmerge import strategic_merge
+from kubewire.components.kubeapi.mergepatch import merge_patch
 from tests.fuzz.apiserver.mutations import JUNK, copied, mutated
 from tests.fuzz.apiserver.seeds import seeds
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from kubewire.components.apiserver import jsonpath
@@ -39,6 +39,10 @@ def default(obj: KubeObject) -> None:
         webhook.setdefault("port", 443)
 
 
+#: The finalizer of a definition whose objects are being deleted.
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+
+
 def prepare_create(obj: KubeObject) -> None:
     versions = cells.at(obj, "spec", "versions") or ()
     stored = [version.get("name", "") for version in versions if version.get("storage")]
@@ -47,6 +51,24 @@ def prepare_create(obj: KubeObject) -> None:
         "acceptedNames": {"plural": "", "kind": ""},
         "storedVersions": stored,
     }
+
+
+def prepare_delete(obj: KubeObject) -> None:
+    """Holds the definition until its objects are gone; until it is deleted nothing holds it."""
+    finalizers = obj["metadata"].get("finalizers") or []
+    if CLEANUP not in finalizers:
+        obj["metadata"]["finalizers"] = [*finalizers, CLEANUP]
+    state = obj.setdefault("status", {})
+    others = [item for item in state.get("conditions") or [] if item.get("type") != "Terminating"]
+    text = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
+    terminating = {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "reason": "InstanceDeletionPending",
+        "message": text,
+    }
+    state["conditions"] = [*others, terminating]
 
 
 def prepare_update(new: KubeObject, old: KubeObject) -> None:
@@ -205,6 +227,7 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=prepare_update,
     prepare_status_update=keep_all_but_status,
+    prepare_delete=prepare_delete,
     validate_create=validate_create,
     validate_update=validate_update,
     columns=(cells.NAME, Column("Created At", "date", "", "The time of its creation.")),

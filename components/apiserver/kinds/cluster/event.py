@@ -78,10 +78,16 @@ def selectable_fields(event: KubeObject) -> dict[str, str]:
     source = cells.at(event, "source", "component")
     source = source or cells.at(event, "deprecatedSource", "component")
     reporter = event.get("reportingComponent") or event.get("reportingController") or ""
-    fields = {f"involvedObject.{key}": about.get(key, "") for key in _ABOUT}
+    # Each of the two versions of the API has names of its own for the same fields.
+    fields = {
+        f"{name}.{key}": about.get(key, "")
+        for name in ("involvedObject", "regarding")
+        for key in _ABOUT
+    }
     return fields | {
         "reason": event.get("reason", ""),
         "reportingComponent": reporter,
+        "reportingController": reporter,
         "source": source or reporter,
         "type": event.get("type", ""),
     }

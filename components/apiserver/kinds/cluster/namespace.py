@@ -81,6 +81,10 @@ def selectable_fields(namespace: KubeObject) -> dict[str, str]:
     return {"status.phase": cells.at(namespace, "status", "phase") or ""}
 
 
+def prepare_delete(obj: KubeObject) -> None:
+    obj.setdefault("status", {})["phase"] = "Terminating"
+
+
 KIND = KindSpec(
     resource=NAMESPACES,
     singular="namespace",
@@ -91,6 +95,7 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=prepare_update,
     prepare_status_update=prepare_status_update,
+    prepare_delete=prepare_delete,
     validate_create=validate_create,
     validate_status_update=validate_status_update,
     columns=COLUMNS,

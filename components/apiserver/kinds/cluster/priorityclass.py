@@ -19,6 +19,11 @@ PRIORITYCLASSES: Resource[KubeObject] = Resource(
 )
 
 _HIGHEST_USER_PRIORITY = 1_000_000_000
+#: The classes that every cluster has.
+SYSTEM_PRIORITIES = {
+    "system-cluster-critical": 2_000_000_000,
+    "system-node-critical": 2_000_001_000,
+}
 
 
 def default(obj: KubeObject) -> None:
@@ -30,7 +35,7 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
     name = obj["metadata"].get("name", "")
     value = obj.get("value", 0)
     if name.startswith("system-"):
-        if name in ("system-cluster-critical", "system-node-critical"):
+        if name in SYSTEM_PRIORITIES:
             return []
         text = "priority class names with 'system-' prefix are reserved for system use only"
         return [

@@ -1,4 +1,4 @@
-"""LimitRange and ResourceQuota (core/v1); they are stored but not enforced."""
+"""LimitRange and ResourceQuota (core/v1); admission and a controller act on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.cluster import limitrange_validation, quota_validation
 from kubewire.components.apiserver.kinds.spec import Column, KindSpec
 from kubewire.components.apiserver.kinds.strategy import (
     empty_status,
@@ -38,6 +39,8 @@ LIMITRANGE_KIND = KindSpec(
     singular="limitrange",
     short_names=("limits",),
     default=default_limits,
+    validate_create=limitrange_validation.validate_create,
+    validate_update=limitrange_validation.validate_update,
     columns=(cells.NAME, Column("Created At", "date", "", "The time of its creation.")),
     row=limits_row,
 )
@@ -60,6 +63,9 @@ RESOURCEQUOTA_KIND = KindSpec(
     prepare_create=empty_status,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
+    validate_create=quota_validation.validate_create,
+    validate_update=quota_validation.validate_update,
+    validate_status_update=quota_validation.validate_status_update,
     columns=(
         cells.NAME,
         Column("Request", "string", "", "Used and allowed amounts of requests."),

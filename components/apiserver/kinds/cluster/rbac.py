@@ -1,7 +1,6 @@
 """Role, ClusterRole and their bindings (rbac.authorization.k8s.io/v1).
 
-Defaults and validation follow pkg/apis/rbac. The objects are stored but not enforced: every
-authenticated client may do everything.
+Defaults and validation follow pkg/apis/rbac. What the objects allow is decided in access/.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from kubewire.components.apiserver.kinds.pods.container_validation import (
     validate_ephemeral_containers,
     validate_init_containers,
 )
+from kubewire.components.apiserver.kinds.pods.sysctl_validation import validate_sysctls
 from kubewire.components.apiserver.kinds.pods.volume_validation import validate_volumes
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.resources import KubeObject
@@ -169,15 +170,7 @@ def _security_context(context: Mapping[str, Any], path: str) -> list[FieldError]
             errors += in_range(f"{path}.{key}", context[key], 0, 2**32 - 1)
     for index, group in enumerate(context.get("supplementalGroups") or ()):
         errors += in_range(f"{path}.supplementalGroups[{index}]", group, 0, 2**32 - 1)
-    seen = set[str]()
-    for index, sysctl in enumerate(context.get("sysctls") or ()):
-        name = sysctl.get("name") or ""
-        if not name:
-            errors.append(required(f"{path}.sysctls[{index}].name"))
-        elif name in seen:
-            errors.append(duplicate(f"{path}.sysctls[{index}].name", name))
-        seen.add(name)
-    return errors
+    return errors + validate_sysctls(context.get("sysctls") or (), f"{path}.sysctls")
 
 
 def _dns_config(

@@ -1,7 +1,4 @@
-"""PodTemplate and ReplicationController (core/v1).
-
-They are stored, and no controller acts on them.
-"""
+"""PodTemplate and ReplicationController (core/v1): pkg/apis/core/validation."""
 
 from __future__ import annotations
 
@@ -9,10 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.fielderrors import invalid, required
 from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_template
-from kubewire.components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.apiserver.kinds.workloads import replicaset
+from kubewire.components.apiserver.kinds.workloads.workload import (
+    not_negative_fields,
+    validate_template,
+)
 from kubewire.components.kubeapi.resources import REPLICATIONCONTROLLERS, KubeObject, Resource
 
 PODTEMPLATES: Resource[KubeObject] = Resource("", "v1", "podtemplates", "PodTemplate")
@@ -60,6 +62,27 @@ def prepare_controller(obj: KubeObject) -> None:
     obj["status"] = {"replicas": 0}
 
 
+def validate_controller(obj: KubeObject) -> list[FieldError]:
+    """ValidateReplicationControllerSpec; without a template, spec.template is required."""
+    spec = obj.get("spec") or {}
+    errors = not_negative_fields(spec, "spec", "minReadySeconds", "replicas")
+    selector = spec.get("selector") or {}
+    if not selector:
+        errors.append(required("spec.selector"))
+    template = spec.get("template")
+    if template is None:
+        return [*errors, required("spec.template")]
+    labels = cells.at(template, "metadata", "labels") or {}
+    if not selector.items() <= labels.items():
+        text = "`selector` does not match template `labels`"
+        errors.append(invalid("spec.template.metadata.labels", labels, text))
+    return errors + validate_template(template, "ReplicationController")
+
+
+def validate_controller_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return validate_controller(new)
+
+
 def controller_row(obj: KubeObject, now: datetime) -> list[Any]:
     return [*replicaset.row_but_selector(obj, now), cells.labels(cells.at(obj, "spec", "selector"))]
 
@@ -75,7 +98,10 @@ CONTROLLER_KIND = KindSpec(
     prepare_create=prepare_controller,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
+    validate_create=validate_controller,
+    validate_update=validate_controller_update,
     columns=replicaset.COLUMNS,
     row=controller_row,
+    selectable_fields=replicaset.selectable_fields,
     scale=ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector"),
 )

@@ -1,5 +1,5 @@
-"""Warnings about Nodes and CustomResourceDefinitions (pkg/registry/core/node,
-apiextensions-apiserver/pkg/registry/customresourcedefinition).
+"""Warnings about Nodes, ServiceAccounts, RuntimeClasses and CustomResourceDefinitions
+(pkg/registry/core, apiextensions-apiserver/pkg/registry/customresourcedefinition).
 """
 
 from __future__ import annotations
@@ -7,7 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kubewire.components.apiserver.kinds.warnings.nodelabels import DEPRECATED
 from kubewire.components.kubeapi.resources import KubeObject
+
+_MOUNTABLE = "kubernetes.io/enforce-mountable-secrets"
 
 #: Formats of texts that a schema can check; dashes in their names do not count.
 _TEXT_FORMATS = frozenset(
@@ -31,6 +34,27 @@ def node(obj: KubeObject) -> list[str]:
 
 def changed_node(new: KubeObject, old: KubeObject) -> list[str]:
     return node(new)
+
+
+def service_account(obj: KubeObject) -> list[str]:
+    if _MOUNTABLE not in (obj["metadata"].get("annotations") or {}):
+        return []
+    text = "prefer separate namespaces to isolate access to mounted secrets"
+    return [f"metadata.annotations[{_MOUNTABLE}]: deprecated in v1.32+; {text}"]
+
+
+def changed_service_account(new: KubeObject, old: KubeObject) -> list[str]:
+    return [] if service_account(old) else service_account(new)
+
+
+def runtime_class(obj: KubeObject) -> list[str]:
+    labels = (obj.get("scheduling") or {}).get("nodeSelector") or {}
+    path = "scheduling.nodeSelector"
+    return [f"{path}: {DEPRECATED[key]}" for key in sorted(labels) if key in DEPRECATED]
+
+
+def changed_runtime_class(new: KubeObject, old: KubeObject) -> list[str]:
+    return runtime_class(new)
 
 
 def definition(obj: KubeObject) -> list[str]:

@@ -78,6 +78,8 @@ def _containers(spec: Spec, path: str) -> Iterator[tuple[str, Spec]]:
 
 
 def _placement_warnings(spec: Spec, path: str) -> list[str]:
+    if spec.keys().isdisjoint(("nodeSelector", "affinity", "topologySpreadConstraints")):
+        return []
     warnings = selector_warnings(spec.get("nodeSelector") or {}, f"{path}.nodeSelector")
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     warnings += affinity_warnings(affinity, f"{path}.affinity.nodeAffinity")
@@ -92,6 +94,8 @@ def _placement_warnings(spec: Spec, path: str) -> list[str]:
 
 
 def _pod_affinity_warnings(affinity: Spec, path: str) -> list[str]:
+    if not affinity:
+        return []
     warnings = []
     for field in ("podAffinity", "podAntiAffinity"):
         terms = affinity.get(field) or {}
@@ -107,6 +111,8 @@ def _pod_affinity_warnings(affinity: Spec, path: str) -> list[str]:
 
 
 def _annotation_warnings(spec: Spec, annotations: Mapping[str, str], prefix: str) -> list[str]:
+    if not annotations:
+        return []
     at = f"{prefix}metadata.annotations"
     warnings = [f"{at}[{key}]: {text}" for key, text in _ANNOTATIONS.items() if key in annotations]
     security = spec.get("securityContext") or {}
@@ -126,6 +132,8 @@ def _annotation_warnings(spec: Spec, annotations: Mapping[str, str], prefix: str
 
 def _list_warnings(spec: Spec, path: str) -> list[str]:
     """About items of lists that stand for the same thing."""
+    if spec.keys().isdisjoint(("hostAliases", "imagePullSecrets", "dnsConfig")):
+        return []
     warnings = []
     seen: set[str] = set()
     for index, alias in enumerate(spec.get("hostAliases") or ()):
@@ -155,16 +163,20 @@ def _container_warnings(spec: Spec, path: str) -> list[str]:
     for at, container in _containers(spec, path):
         resources = container.get("resources") or {}
         for field in ("limits", "requests"):
-            warnings += fraction_warnings(resources.get(field), f"{at}.resources.{field}", *_BYTES)
+            if amounts := resources.get(field):
+                warnings += fraction_warnings(amounts, f"{at}.resources.{field}", *_BYTES)
         warnings += _environment_warnings(container, at)
     return warnings
 
 
 def _environment_warnings(container: Spec, path: str) -> list[str]:
     """About a variable that replaces an earlier one, unless it extends its value."""
+    variables = container.get("env") or ()
+    if len(variables) < 2:
+        return []
     warnings = []
     seen: set[str] = set()
-    for index, variable in enumerate(container.get("env") or ()):
+    for index, variable in enumerate(variables):
         name = variable.get("name", "")
         if name in seen and _hides(variable, f"$({name})"):
             text = f'hides previous definition of "{name}", which may be dropped when using apply'

@@ -75,6 +75,20 @@ def changed_storage_class(new: KubeObject, old: KubeObject) -> list[str]:
     return storage_class(new)
 
 
+def storage_capacity(obj: KubeObject) -> list[str]:
+    topology = obj.get("nodeTopology") or {}
+    labels = topology.get("matchLabels") or {}
+    warnings = term_warnings(topology, "nodeTopology")
+    path = "nodeTopology.matchLabels"
+    return warnings + [
+        f"{path}.{key}: {DEPRECATED[key]}" for key in sorted(labels) if key in DEPRECATED
+    ]
+
+
+def changed_storage_capacity(new: KubeObject, old: KubeObject) -> list[str]:
+    return storage_capacity(new)
+
+
 def secret(obj: KubeObject) -> list[str]:
     """About a certificate that does not belong to its key, with the text of Go's crypto/tls."""
     if obj.get("type") != "kubernetes.io/tls":

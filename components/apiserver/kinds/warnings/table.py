@@ -47,6 +47,12 @@ _TABLE: dict[str, tuple[OnCreate, OnUpdate]] = {
     "persistentvolumeclaims": (storage.claim, storage.changed_claim),
     "storageclasses.storage.k8s.io": (storage.storage_class, storage.changed_storage_class),
     "secrets": (storage.secret, storage.changed_secret),
+    "csistoragecapacities.storage.k8s.io": (
+        storage.storage_capacity,
+        storage.changed_storage_capacity,
+    ),
+    "serviceaccounts": (cluster.service_account, cluster.changed_service_account),
+    "runtimeclasses.node.k8s.io": (cluster.runtime_class, cluster.changed_runtime_class),
     "nodes": (cluster.node, cluster.changed_node),
     "customresourcedefinitions.apiextensions.k8s.io": (
         cluster.definition,

@@ -29,11 +29,12 @@ def volume_warnings(volumes: Sequence[Volume], path: str) -> list[str]:
     warnings = []
     for index, volume in enumerate(volumes):
         at = f"{path}[{index}]"
-        warnings += [
-            f"{at}.{SHOWN.get(plugin, plugin)}: {text}"
-            for plugin, text in REMOVED.items()
-            if volume.get(plugin) is not None
-        ]
+        if not volume.keys().isdisjoint(REMOVED):
+            warnings += [
+                f"{at}.{SHOWN.get(plugin, plugin)}: {text}"
+                for plugin, text in REMOVED.items()
+                if volume.get(plugin) is not None
+            ]
         template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
         if template:
             spec = template.get("spec") or {}
@@ -71,8 +72,8 @@ def _projected_warnings(name: str, projected: Volume) -> list[str]:
             continue
         text = f"{name} (Projected {subject}): overlapping paths"
         warnings += _overlaps(paths, text)
-        # A volume's own paths have been compared, so only those of other sources are left.
-        warnings += _overlaps(sorted({*paths, *everything}), text)
+        if everything:
+            warnings += _overlaps(sorted({*paths, *everything}), text)
         everything.update(paths)
     return list(dict.fromkeys(warnings))
 

@@ -1,16 +1,14 @@
-"""CronJob (batch/v1): pkg/apis/batch/v1/defaults.go, pkg/apis/batch/validation.
-
-It is stored, and no controller runs it.
-"""
+"""CronJob (batch/v1): pkg/apis/batch/v1/defaults.go, pkg/apis/batch/validation."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from kubewire.components.apiserver.kinds import cells
 from kubewire.components.apiserver.kinds.duration import since
-from kubewire.components.apiserver.kinds.fielderrors import not_negative, one_of, required
+from kubewire.components.apiserver.kinds.fielderrors import invalid, not_negative, one_of, required
 from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_template
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.apiserver.kinds.strategy import (
@@ -18,9 +16,8 @@ from kubewire.components.apiserver.kinds.strategy import (
     keep_all_but_status,
     keep_status,
 )
-from kubewire.components.kubeapi.resources import KubeObject, Resource
-
-CRONJOBS: Resource[KubeObject] = Resource("batch", "v1", "cronjobs", "CronJob")
+from kubewire.components.kubeapi import cron
+from kubewire.components.kubeapi.resources import CRONJOBS, KubeObject
 
 COLUMNS = (
     cells.NAME,
@@ -50,7 +47,12 @@ def default(obj: KubeObject) -> None:
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
     spec = obj.get("spec") or {}
-    errors = [] if spec.get("schedule") else [required("spec.schedule")]
+    errors = _schedule(spec.get("schedule") or "", spec.get("timeZone"))
+    errors += _time_zone(spec.get("timeZone"))
+    name = cells.name(obj)
+    if len(name) > _LONGEST_NAME:
+        text = f"must be no more than {_LONGEST_NAME} characters"
+        errors.append(invalid("metadata.name", name, text))
     errors += not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
     errors += one_of(
         "spec.concurrencyPolicy",
@@ -60,6 +62,42 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
     for key in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         errors += not_negative(f"spec.{key}", spec.get(key))
     return errors
+
+
+#: The name of a Job has 11 characters more, and that of a pod as a label has at most 63.
+_LONGEST_NAME = 52
+
+
+def _schedule(schedule: str, zone: str | None) -> list[FieldError]:
+    if not schedule:
+        return [required("spec.schedule")]
+    if "TZ" in schedule:
+        text = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+        if zone is None:
+            text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        return [invalid("spec.schedule", schedule, text)]
+    try:
+        cron.parse(schedule)
+    except cron.CronError as error:
+        return [invalid("spec.schedule", schedule, str(error))]
+    return []
+
+
+def _time_zone(zone: str | None) -> list[FieldError]:
+    if zone is None:
+        return []
+    if not zone:
+        return [invalid("spec.timeZone", zone, "timeZone must be nil or non-empty string")]
+    if zone.lower() == "local":
+        text = (
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        )
+        return [invalid("spec.timeZone", zone, text)]
+    try:
+        ZoneInfo(zone)
+    except (LookupError, ValueError, OSError):
+        return [invalid("spec.timeZone", zone, f"unknown time zone {zone}")]
+    return []
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:

@@ -52,8 +52,19 @@ def validate_selector_and_template(
             text = empty_text or f"empty selector is invalid for {kind}"
             errors.append(invalid("spec.selector", selector, text))
     errors += _match(selector, template)
-    validate_template = validate_pod_template if whole else validate_template_metadata
-    errors += validate_template(template, "spec.template")
+    return errors + validate_template(template, kind, restart_policies, whole=whole)
+
+
+def validate_template(
+    template: Spec,
+    kind: str,
+    restart_policies: Sequence[str] = ("Always",),
+    *,
+    whole: bool = True,
+) -> list[FieldError]:
+    """Validates spec.template; whole validates its pod too."""
+    validate = validate_pod_template if whole else validate_template_metadata
+    errors = validate(template, "spec.template")
     return errors + _template_pod(template.get("spec") or {}, kind, restart_policies)
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.default_ingress_class import (
+    DefaultIngressClass,
+)
 from kubewire.components.apiserver.registry.admission.default_toleration_seconds import (
     DefaultTolerationSeconds,
 )
+from kubewire.components.apiserver.registry.admission.limit_ranger import LimitRanger
 from kubewire.components.apiserver.registry.admission.namespace_lifecycle import NamespaceLifecycle
 from kubewire.components.apiserver.registry.admission.node_restriction import NodeRestriction
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.pod_topology_labels import (
+    PodTopologyLabels,
+)
+from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
+from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
@@ -28,14 +37,20 @@ from kubewire.components.apiserver.store import Store
 #: Upstream's order (AllOrderedPlugins of kubeapiserver/options/plugins.go).
 PLUGINS: tuple[type[Plugin], ...] = (
     NamespaceLifecycle,
+    LimitRanger,
     ServiceAccount,
     NodeRestriction,
+    PodSecurity,
     Priority,
     DefaultTolerationSeconds,
     DefaultStorageClass,
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
+    DefaultIngressClass,
+    PodTopologyLabels,
 )
+#: What comes after the plugins that ask other programs, because it counts what is really written.
+LAST: tuple[type[Plugin], ...] = (ResourceQuota,)
 
 
 class Admission:
@@ -48,8 +63,12 @@ class Admission:
         plugins: tuple[type[Plugin], ...] = PLUGINS,
         outside: tuple[Plugin, ...] = (),
     ) -> None:
-        """outside has the plugins that ask other programs or policies; they come last."""
-        self._plugins = (*(plugin(store) for plugin in plugins), *outside)
+        """outside has the plugins that ask other programs or policies; they come late."""
+        self._plugins = (
+            *(plugin(store) for plugin in plugins),
+            *outside,
+            *(plugin(store) for plugin in LAST),
+        )
         self._outside = outside
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
         self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}

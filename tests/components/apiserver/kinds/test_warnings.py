@@ -415,6 +415,27 @@ CASES = [
         id="StorageClass with an old label of nodes",
     ),
     pytest.param(
+        "serviceaccounts",
+        given(annotations={"kubernetes.io/enforce-mountable-secrets": "true"}),
+        [
+            "metadata.annotations[kubernetes.io/enforce-mountable-secrets]: deprecated in v1.32+; prefer separate "
+            "namespaces to isolate access to mounted secrets"
+        ],
+        id="ServiceAccount that bounds its secrets",
+    ),
+    pytest.param(
+        "runtimeclasses.node.k8s.io",
+        given(scheduling={"nodeSelector": {"beta.kubernetes.io/os": "linux"}}),
+        ['scheduling.nodeSelector: deprecated since v1.14; use "kubernetes.io/os" instead'],
+        id="RuntimeClass with an old label of nodes",
+    ),
+    pytest.param(
+        "csistoragecapacities.storage.k8s.io",
+        given(nodeTopology={"matchLabels": {"beta.kubernetes.io/os": "linux"}}),
+        ['nodeTopology.matchLabels.beta.kubernetes.io/os: deprecated since v1.14; use "kubernetes.io/os" instead'],
+        id="CSIStorageCapacity with an old label of nodes",
+    ),
+    pytest.param(
         "nodes",
         given({"externalID": "x", "configSource": {}}),
         [

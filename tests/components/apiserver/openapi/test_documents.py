@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -183,3 +184,40 @@ def test_importing_reads_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "0 False\n"
+
+
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
+UNTYPED: list[Any] = [
+    pytest.param({"type": "string", "nullable": True}, {}, id="a nullable value"),
+    pytest.param({"type": "object", "nullable": True, "properties": {"a": {}}}, {}, id="a nullable object"),
+    pytest.param(
+        {"type": "object", PRESERVE: True, "properties": {"a": {"type": "string"}}},
+        {PRESERVE: True},
+        id="an object with unknown fields",
+    ),
+    pytest.param({"type": "array", PRESERVE: True, "items": {}}, {PRESERVE: True}, id="a list of anything"),
+    pytest.param(
+        {"type": "object", "required": ["a", "b"], "properties": {"a": {"nullable": True}, "b": {"type": "string"}}},
+        {"type": "object", "required": ["b"], "properties": {"a": {}, "b": {"type": "string"}}},
+        id="nothing nullable is required",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "shown"), UNTYPED)
+def test_v2_has_no_type_for_what_kubectl_would_refuse(given: dict[str, Any], shown: dict[str, Any]) -> None:
+    crd = copy.deepcopy(CRD)
+    for version in crd["spec"]["versions"]:
+        version["schema"] = {"openAPIV3Schema": {"type": "object", "properties": {"spec": given}}}
+    widget = openapi.v2_json(KINDS, [crd])["definitions"]["com.example.v1.Widget"]
+    assert widget["properties"]["spec"] == shown
+
+
+def test_v2_of_a_kind_with_any_fields_names_none() -> None:
+    crd = copy.deepcopy(CRD)
+    for version in crd["spec"]["versions"]:
+        version["schema"] = {"openAPIV3Schema": {"type": "object", PRESERVE: True, "properties": {"spec": {}}}}
+    widget = openapi.v2_json(KINDS, [crd])["definitions"]["com.example.v1.Widget"]
+    assert widget.keys() == {"type", "x-kubernetes-group-version-kind"}
+    v3 = openapi.v3("example.com/v1", KINDS, [crd])["components"]["schemas"]["com.example.v1.Widget"]
+    assert "spec" in v3["properties"]

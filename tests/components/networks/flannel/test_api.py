@@ -11,6 +11,7 @@ import pytest
 
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import NODES
+from kubewire.components.networks.flannel import install
 from tests.components.apiserver.running import RunningApiServer
 from tests.components.networks.flannel.fabric import sh, until
 from tests.components.networks.flannel.nodes import node
@@ -92,8 +93,32 @@ async def life_of_an_agent():
             server.start()
             await client.delete(NODES, "worker-2")
             await until(lambda: has_peer_route(False), "the peer's route gone")
+            await sh("ip link add cni0 type bridge && ip addr add 10.244.1.1/24 dev cni0")
+            await client.delete(NODES, "worker-1")
+            await client.create(NODES, created("worker-1", "10.244.7.0/24", "172.18.0.3"))
+            again = await until(lambda: condition(client, "worker-1"), "the condition of the new Node")
+            assert again["reason"] == "FlannelIsUp"
+            notes = (await client.get(NODES, "worker-1"))["metadata"]["annotations"]
+            assert json.loads(notes[f"{PREFIX}/backend-data"]) == {"VNI": 1, "VtepMAC": mac}
+            assert "FLANNEL_SUBNET=10.244.7.1/24" in Path("/run/flannel/subnet.env").read_text()
+            assert "10.244.7.0/32" in await sh("ip -4 addr show flannel.1")
+            assert "10.244.1" not in await sh("ip -4 addr show")
+            assert "the podCIDR changed from 10.244.1.0/24 to 10.244.7.0/24" in LOG.read_text()
             agent.terminate()
             assert await agent.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("plugins", "bridge"),
+    [
+        ([{"type": "flannel"}, {"type": "portmap"}], "cni0"),
+        ([{"type": "flannel", "delegate": {"bridge": "br1"}}], "br1"),
+        ([{"type": "flannel", "delegate": {"type": "ipvlan"}}], ""),
+        ([{"type": "tuning"}], ""),
+    ],
+)
+def test_the_bridge_is_that_of_the_configuration(plugins, bridge):
+    assert install.bridge(json.dumps({"plugins": plugins}).encode()) == bridge
 
 
 def test_an_agent_announces_itself_and_follows_the_nodes_of_a_real_api_server():

@@ -1,0 +1,1 @@
+"""HorizontalPodAutoscaler (https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/)."""

@@ -1,0 +1,1 @@
+"""Collects the rules of ClusterRoles with an aggregationRule."""

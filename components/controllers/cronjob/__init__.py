@@ -1,0 +1,1 @@
+"""CronJob (https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/)."""
