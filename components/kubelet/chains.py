@@ -11,14 +11,8 @@ the rules.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
-from kubewire.components.kernel import iptables
-from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
-log = logging.getLogger(__name__)
 _FIREWALL = "KUBE-FIREWALL"
 _HINT = "KUBE-IPTABLES-HINT"
 _CANARY = "KUBE-KUBELET-CANARY"
@@ -27,9 +21,6 @@ _LOCALNET = (
     '-m comment --comment "block incoming localnet connections" '
     "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
 )
-_VERSIONS = (4, 6)
-#: Between two looks for a flush.
-_LOOK_SECONDS = 60.0
 
 
 def rules(version: int) -> Ruleset:
@@ -43,28 +34,3 @@ def rules(version: int) -> Ruleset:
         Lead("filter", chain, (f"-j {_FIREWALL}",), at_head=True) for chain in ("INPUT", "OUTPUT")
     )
     return Ruleset(chains, jumps)
-
-
-async def keep() -> None:
-    """Makes them, and makes them again when they are gone. A family that the node's iptables does
-    not have is left out."""
-    versions = [version for version in _VERSIONS if await _made(version)]
-    known: int | None = None
-    while versions:
-        await asyncio.sleep(_LOOK_SECONDS)
-        # Asked before the look, so that no change is missed that comes during it.
-        present = iptables.generation()
-        if present is None or present != known:
-            for version in versions:
-                await _made(version)
-            known = present
-
-
-async def _made(version: int) -> bool:
-    try:
-        await iptables.ensure(rules(version), version)
-    except (CommandError, OSError, TimeoutError) as error:
-        text = "Failed to initialize iptables rules of IPv%d; some functionality may be missing: %s"
-        log.warning(text, version, error)
-        return False
-    return True

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from kubewire.components.kernel import iptables
-from kubewire.components.kubelet import chains
+from kubewire.components.kubelet import chains, firewall
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
@@ -29,8 +29,8 @@ def until(is_there: Callable[[], bool]) -> None:
 
 def flushed_and_kept() -> tuple[str, str]:
     """What is there after the start, and after somebody has flushed the rules of IPv4."""
-    chains._LOOK_SECONDS = 0.05
-    threading.Thread(target=asyncio.run, args=(chains.keep(),), daemon=True).start()
+    firewall._LOOK_SECONDS = 0.05
+    threading.Thread(target=asyncio.run, args=(firewall.keep(),), daemon=True).start()
     until(lambda: "KUBE-KUBELET-CANARY" in saved(6))
     first = saved(4)
     subprocess.run("iptables -F && iptables -X", shell=True, check=True)
