@@ -208,6 +208,8 @@ def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
+        "--cluster-signing-cert-file": f"{PKI}/ca.crt",
+        "--cluster-signing-key-file": f"{PKI}/ca.key",
         "--use-service-account-credentials": "true",
         **_extra_flags(spec, "controllerManager"),
     }
