@@ -22,6 +22,7 @@ from kubewire.components.apiserver.crd.customresources import STORAGE as CUSTOMR
 from kubewire.components.apiserver.crd.customresources import Definitions
 from kubewire.components.apiserver.http.authentication import Authenticator, load_token_file
 from kubewire.components.apiserver.http.connect import Connector
+from kubewire.components.apiserver.http.discovery import group_versions
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Endpoints
 from kubewire.components.apiserver.http.metrics import Metrics
@@ -200,6 +201,11 @@ def build(
         port,
         settings.service_cluster_ip_range,
         Path(settings.client_ca_file).read_text() if settings.client_ca_file else "",
+        [
+            (group, version)
+            for group, versions in group_versions(catalog).items()
+            for version in versions
+        ],
     )
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubewire.components.apiserver.kinds.cluster import (
+    apiservice,
     certificatesigningrequest,
     customresourcedefinition,
     devices,
@@ -99,6 +100,7 @@ KINDS: tuple[KindSpec, ...] = (
     lease.KIND,
     endpointslice.KIND,
     certificatesigningrequest.KIND,
+    apiservice.KIND,
     runtimeclass.KIND,
     csi.DRIVER_KIND,
     csi.NODE_KIND,

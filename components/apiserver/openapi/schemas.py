@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kubewire.components.apiserver.openapi.descriptions import describe
 from kubewire.components.apiserver.openapi.models import (
     INT_OR_STRING,
     META,
@@ -62,6 +63,8 @@ def common_schemas(prefix: str) -> dict[str, JSONSchema]:
 
 def schema_of(model: Model, prefix: str) -> JSONSchema:
     schema: JSONSchema = {"type": "object"}
+    if text := describe(model):
+        schema["description"] = text
     if model.required:
         schema["required"] = list(model.required)
     schema["properties"] = {key: _property(model, key, prefix) for key in model.fields}
@@ -76,6 +79,8 @@ def schema_of(model: Model, prefix: str) -> JSONSchema:
 def _property(model: Model, key: str, prefix: str) -> JSONSchema:
     schema = type_schema(model.fields[key], prefix)
     extensions = _extensions(model, key)
+    if text := describe(model, key):
+        extensions["description"] = text
     if extensions and "$ref" in schema and prefix == V3_PREFIX:
         schema = {"allOf": [schema], "default": {}}
     return schema | extensions

@@ -11,12 +11,13 @@ import asyncio
 import ipaddress
 import logging
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kubewire.components.apiserver.kinds.cluster import flowcontrol
+from kubewire.components.apiserver.kinds.cluster import apiservice, flowcontrol
+from kubewire.components.apiserver.kinds.cluster.apiservice import APISERVICES
 from kubewire.components.apiserver.kinds.cluster.priorityclass import (
     PRIORITYCLASSES,
     SYSTEM_PRIORITIES,
@@ -52,6 +53,14 @@ _PRIORITY_CLASSES = {
 _OPTIONS = WriteOptions(field_manager="kube-apiserver", field_validation="Ignore")
 _NAME = "kubernetes"
 _TRUST = "extension-apiserver-authentication"
+#: The priority of the first group in discovery.
+_PRIORITY = 18_000
+_LOCAL = {
+    "type": "Available",
+    "status": "True",
+    "reason": "Local",
+    "message": "Local APIServices are always available",
+}
 
 
 def first_address(cidr: str) -> str:
@@ -79,6 +88,8 @@ class Bootstrap:
     service_cidr: str
     #: The certificate authority of client certificates, in PEM.
     client_ca: str = ""
+    #: Group and version of what this server has itself, in the order of discovery.
+    api_versions: Sequence[tuple[str, str]] = ()
     _due: bool = field(default=False, init=False)
 
     def reconcile(self) -> None:
@@ -94,6 +105,8 @@ class Bootstrap:
         for resource, obj in flowcontrol.mandatory():
             given = {"spec": obj["spec"]}
             self._ensure(resource, "", obj["metadata"]["name"], partial(_with_missing, given))
+        for order, (group, version) in enumerate(self.api_versions):
+            self._ensure_api_service(apiservice.local(group, version, _PRIORITY - 100 * order))
         if self.client_ca:
             self._ensure(CONFIGMAPS, "kube-system", _TRUST, self._trust)
         self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
@@ -141,6 +154,19 @@ class Bootstrap:
                 self.registry.update(served, namespace, name, wanted, _OPTIONS)
         except StatusError as error:
             log.error("cannot keep %s %s/%s: %s", resource.plural, namespace, name, error)
+
+    def _ensure_api_service(self, wanted: KubeObject) -> None:
+        """The object, and once its condition."""
+        name = wanted["metadata"]["name"]
+        self._ensure(APISERVICES, "", name, lambda obj: obj | wanted if len(obj) == 1 else obj)
+        served = self._served(APISERVICES)
+        stored = served and self.registry.store.get(Key(served.storage, "", name))
+        if served is None or not stored or (stored.obj.get("status") or {}).get("conditions"):
+            return
+        status = {"conditions": [_LOCAL | {"lastTransitionTime": timestamp()}]}
+        self.registry.update(
+            served, "", name, lambda obj: obj | {"status": status}, _OPTIONS, "status"
+        )
 
     def _trust(self, obj: KubeObject) -> KubeObject:
         """How servers behind the aggregation layer check who calls them."""

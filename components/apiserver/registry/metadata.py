@@ -51,6 +51,7 @@ _NAME_RULES: dict[str, NameRule] = {
     "services": names.dns1123_label,
     "namespaces": names.dns1123_label,
     # The kind's own validation checks that this is an address.
+    "apiservices.apiregistration.k8s.io": names.path_segment,
     "ipaddresses.networking.k8s.io": names.path_segment,
     "roles.rbac.authorization.k8s.io": names.path_segment,
     "clusterroles.rbac.authorization.k8s.io": names.path_segment,

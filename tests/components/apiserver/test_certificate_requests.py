@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kubewire.components.apiserver.kinds.cluster.apiservice import APISERVICES
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import CERTIFICATESIGNINGREQUESTS, CONFIGMAPS, Resource
 from tests.components.apiserver.conftest import Run
@@ -83,8 +84,14 @@ FLOWSCHEMAS: Resource[Any] = Resource("flowcontrol.apiserver.k8s.io", "v1", "flo
 def test_the_objects_that_every_server_has(run: Run) -> None:
     async def act(client: Client) -> Any:
         schemas = await client.list(FLOWSCHEMAS)
-        return schemas.items, await client.get(CONFIGMAPS, "extension-apiserver-authentication", "kube-system")
+        trust = await client.get(CONFIGMAPS, "extension-apiserver-authentication", "kube-system")
+        return (
+            schemas.items,
+            trust,
+            [await client.get(APISERVICES, name) for name in ("v1.", "v1.apps", "v2.autoscaling")],
+        )
 
-    schemas, trust = run(act)
+    schemas, trust, services = run(act)
+    assert [item["status"]["conditions"][0]["reason"] for item in services] == ["Local"] * 3
     assert sorted(item["metadata"]["name"] for item in schemas) == ["catch-all", "exempt"]
     assert trust["data"]["client-ca-file"].startswith("-----BEGIN CERTIFICATE-----")

@@ -54,6 +54,11 @@ LIMITED = {"type": "Limited", "limited": {"limitResponse": {"type": "Queue"}}}
             ["spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required"],
         ),
         ("ResourceSlice", {"spec": {"driver": "a"}}, ["spec.pool.name: Required value"]),
+        (
+            "APIService",
+            {"spec": {"group": "example.com", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}},
+            ['metadata.name: Invalid value: "web": must be `spec.version+"."+spec.group`: "v1.example.com"'],
+        ),
         ("CertificateSigningRequest", {"spec": SIGNED}, []),
         (
             "CertificateSigningRequest",

@@ -65,6 +65,7 @@ def references(value: Any) -> set[str]:
 def test_a_set_without_a_patch_strategy_says_that_it_is_one() -> None:
     schemas = openapi.v3("discovery.k8s.io/v1", KINDS, [])["components"]["schemas"]
     addresses = schemas["io.k8s.api.discovery.v1.Endpoint"]["properties"]["addresses"]
+    del addresses["description"]
     assert addresses == {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}
 
 
