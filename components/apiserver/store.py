@@ -95,8 +95,8 @@ class Stored:
     changed.
 
     fields and frames are caches of the layers above: selectable fields, and encoded watch events,
-    which are kept only while a write notifies its listeners. Lists in protobuf keep an object's
-    message with the frames.
+    which are kept only while a write notifies its listeners. frames also has what a webhook
+    converted, until the object changes, and the object's message of lists in protobuf.
     """
 
     __slots__ = ("_obj", "body", "fields", "frames", "key", "revision")
@@ -345,6 +345,7 @@ class Store:
         stored.frames.clear()
         if previous is not None:
             previous.forget()
+            previous.frames.clear()
         self._compact_when_due()
         return stored
 

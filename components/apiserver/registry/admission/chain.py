@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.certificates import (
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from kubewire.components.apiserver.registry.admission.default_ingress_class import (
     DefaultIngressClass,
 )
@@ -21,6 +24,7 @@ from kubewire.components.apiserver.registry.admission.pod_topology_labels import
 from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
 from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
+from kubewire.components.apiserver.registry.admission.runtime_class import RuntimeClass
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
@@ -46,6 +50,9 @@ PLUGINS: tuple[type[Plugin], ...] = (
     DefaultStorageClass,
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
+    RuntimeClass,
+    CertificateRequester,
+    CertificateSubjectRestriction,
     DefaultIngressClass,
     PodTopologyLabels,
 )
@@ -70,6 +77,8 @@ class Admission:
             *(plugin(store) for plugin in LAST),
         )
         self._outside = outside
+        self._waiting: dict[tuple[str, str, str, str, tuple[Operation, ...]], bool] = {}
+        self._waiting_at = -1
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
         self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}
 
@@ -87,13 +96,21 @@ class Admission:
             for plugin in plugins:
                 plugin.admit(attributes)
 
-    def waits(self, served: Served, operations: Iterable[Operation], subresource: str) -> bool:
+    def waits(self, served: Served, operations: tuple[Operation, ...], subresource: str) -> bool:
         """Whether such a request may have to wait for another program."""
-        return any(
-            plugin.waits(served, operation, subresource)
-            for plugin in self._outside
-            for operation in operations
-        )
+        serial = sum(plugin.serial for plugin in self._outside)
+        if serial != self._waiting_at:
+            self._waiting.clear()
+            self._waiting_at = serial
+        key = (served.group, served.version, served.plural, subresource, operations)
+        found = self._waiting.get(key)
+        if found is None:
+            found = self._waiting[key] = any(
+                plugin.waits(served, operation, subresource)
+                for plugin in self._outside
+                for operation in operations
+            )
+        return found
 
     def validate(self, attributes: Attributes) -> None:
         """Lets every plugin check the valid object; raises StatusError."""
