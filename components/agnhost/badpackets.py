@@ -1,8 +1,9 @@
 """The image regression-issue-74839: sends a TCP segment that is out of its peer's window.
 
-When a connection to port 9000 is established, the server sends one such segment beside it. conntrack
-calls it invalid and does not translate it, so unless kube-proxy drops it, it reaches the client with
-the pod's own address, and the client resets the connection (regression-issue-74839/main.go).
+When a connection to port 9000 is established, the server sends one such segment beside it.
+conntrack calls it invalid and does not translate it, so unless kube-proxy drops it, it reaches the
+client with the pod's own address, and the client resets the connection
+(regression-issue-74839/main.go).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """agnhost inclusterclient: asks the API server for /healthz with the pod's token, again and again.
 
 Before each request it logs a hash of the header Authorization, by which a test sees that the
-kubelet has renewed the token (inclusterclient/main.go). Modules for HTTPS are imported when they are
-used: agnhost's other subcommands run without them, in many pods at once.
+kubelet has renewed the token (inclusterclient/main.go). Modules for HTTPS are imported when they
+are used: agnhost's other subcommands run without them, in many pods at once.
 """
 
 from __future__ import annotations

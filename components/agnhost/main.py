@@ -17,6 +17,7 @@ from . import (
     resource_consumer,
     serve_hostname,
     servers,
+    webhook,
     webserver,
 )
 
@@ -25,6 +26,10 @@ VERSION = "2.53"
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "connect": (connect.main, "Attempts a TCP, UDP or SCTP connection and returns useful errors"),
+    "crd-conversion-webhook": (
+        webhook.crd_conversion_webhook,
+        "Starts an HTTP server, useful for testing CustomResourceConversionWebhook",
+    ),
     "dns-server-list": (resolv.dns_server_list, "Prints the host's DNS Server list"),
     "dns-suffix": (resolv.dns_suffix, "Prints the host's DNS suffix list"),
     "entrypoint-tester": (printing.entrypoint_tester, "Prints the args it's passed and exits"),
@@ -59,6 +64,11 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
         "Tests the ServiceAccountIssuerDiscovery feature",
     ),
     "test-webserver": (webserver.test_webserver, "Starts a simple HTTP fileserver"),
+    "webhook": (
+        webhook.webhook,
+        "Starts a HTTP server, useful for testing MutatingAdmissionWebhook and "
+        "ValidatingAdmissionWebhook",
+    ),
 }
 
 

@@ -11,10 +11,14 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kubewire.components.apiserver import openapi, options
 from kubewire.components.apiserver.access import modes
+from kubewire.components.apiserver.cel.schematypes import with_resource
+from kubewire.components.apiserver.crd.customresources import STORAGE as CUSTOMRESOURCEDEFINITIONS
 from kubewire.components.apiserver.crd.customresources import Definitions
 from kubewire.components.apiserver.http.authentication import Authenticator, load_token_file
 from kubewire.components.apiserver.http.connect import Connector
@@ -24,12 +28,20 @@ from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.server import ApiServer
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds import KINDS
+from kubewire.components.apiserver.openapi import structural
 from kubewire.components.apiserver.options import Options
 from kubewire.components.apiserver.registry import bootstrappolicy
 from kubewire.components.apiserver.registry.addressbook import AddressBook
 from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.admission.decoding import Decoder
 from kubewire.components.apiserver.registry.admission.plugin import Plugin
+from kubewire.components.apiserver.registry.admission.policies.mutating import (
+    MutatingAdmissionPolicy,
+)
+from kubewire.components.apiserver.registry.admission.policies.typechecking import TypeChecks
+from kubewire.components.apiserver.registry.admission.policies.validating import (
+    ValidatingAdmissionPolicy,
+)
 from kubewire.components.apiserver.registry.admission.role_escalation import RoleEscalation
 from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient
 from kubewire.components.apiserver.registry.admission.webhooks.dispatching import (
@@ -37,7 +49,7 @@ from kubewire.components.apiserver.registry.admission.webhooks.dispatching impor
     ValidatingAdmissionWebhook,
 )
 from kubewire.components.apiserver.registry.bootstrap import Bootstrap
-from kubewire.components.apiserver.registry.catalog import Catalog
+from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker
 from kubewire.components.apiserver.registry.registry import Registry
 from kubewire.components.apiserver.store import Key, Store, StoreError
@@ -129,6 +141,7 @@ def build(
     set.
     """
     catalog = Catalog.of(KINDS)
+    client = WebhookClient(store)
     authorizer = modes.authorizers(settings.authorization_modes, store)
     allocator = _allocator(settings)
     registry = Registry(
@@ -137,7 +150,7 @@ def build(
         Admission(
             store,
             allocator,
-            outside=(*_outside(store, catalog), RoleEscalation(store, authorizer)),
+            outside=(*_outside(store, catalog, client), RoleEscalation(store, authorizer)),
         ),
         openapi,
         OwnershipTracker(openapi.list_map_keys),
@@ -149,7 +162,7 @@ def build(
         settings.service_account_key_files,
         lambda claims: _bound_objects_exist(store, claims),
     )
-    definitions = Definitions(registry, catalog)
+    definitions = Definitions(registry, catalog, client)
     metrics = Metrics(lambda: [(name, store.count(name)) for name in store.resources()])
     port = settings.secure_port or port
     advertised = f"[{settings.advertised}]" if ":" in settings.advertised else settings.advertised
@@ -186,17 +199,32 @@ def build(
         settings.advertised,
         port,
         settings.service_cluster_ip_range,
+        Path(settings.client_ca_file).read_text() if settings.client_ca_file else "",
     )
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 
 
-def _outside(store: Store, catalog: Catalog) -> tuple[Plugin, ...]:
+def _outside(store: Store, catalog: Catalog, client: WebhookClient) -> tuple[Plugin, ...]:
     """The plugins of admission that ask other programs, in upstream's order."""
-    client = WebhookClient(store)
+    decode = Decoder(openapi)
+    TypeChecks(store, catalog, partial(_schema_of, store))
     return (
-        MutatingAdmissionWebhook(store, catalog, client, Decoder(openapi)),
+        MutatingAdmissionPolicy(store, catalog, decode, openapi.list_map_keys),
+        MutatingAdmissionWebhook(store, catalog, client, decode),
+        ValidatingAdmissionPolicy(store, catalog),
         ValidatingAdmissionWebhook(store, catalog, client),
     )
+
+
+def _schema_of(store: Store, served: Served) -> Mapping[str, Any] | None:
+    """The schema of a resource's objects."""
+    if not served.custom:
+        return structural.of_kind(served.group, served.version, served.kind)
+    stored = store.get(Key(CUSTOMRESOURCEDEFINITIONS, "", f"{served.plural}.{served.group}"))
+    for version in stored.obj["spec"]["versions"] if stored is not None else ():
+        if version["name"] == served.version:
+            return with_resource(version["schema"]["openAPIV3Schema"])
+    return None
 
 
 def _allocator(settings: Options) -> Any:

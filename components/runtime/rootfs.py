@@ -119,8 +119,26 @@ def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
     return [*defaults, *programs, *asked]
 
 
+#: Tools that are copied into the root instead: their setuid bits have no effect on a file system of
+#: the lab, which is nosuid.
+_COPIED = frozenset({"nonewprivs-id"})
+
+
 def _tool(mount: Mount, layout: Layout) -> Mount:
-    return replace(mount, type="bind", source=f"{layout.tools}/{mount.source}", read_only=True)
+    kind = "copy" if mount.source in _COPIED else "bind"
+    return replace(mount, type=kind, source=f"{layout.tools}/{mount.source}", read_only=True)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copies a file with its mode. It belongs to the container's root."""
+    with open(source, "rb") as program:
+        content = program.read()
+    file = os.open(target, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o755)
+    try:
+        os.write(file, content)
+        os.fchmod(file, stat.S_IMODE(os.stat(source).st_mode))
+    finally:
+        os.close(file)
 
 
 def resolve(root: str, target: str, readlink: Callable[[str], str] = os.readlink) -> str:
@@ -289,8 +307,11 @@ def _mount(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
         source = f"{scratch}/{mount.target.strip('/').replace('/', '-')}"
         os.mkdir(source)
         os.chmod(source, SCRATCH.get(mount.target, 0o1777))
-    is_file = mount.type == "bind" and not stat.S_ISDIR(os.stat(source).st_mode)
+    is_file = mount.type in ("bind", "copy") and not stat.S_ISDIR(os.stat(source).st_mode)
     _make_target(target, is_file)
+    if mount.type == "copy":
+        _copy(source, target)
+        return
     if mount.type in ("bind", "scratch"):
         ns.bind(source, target, recursive=mount.recursive and not is_file)
         if mount.read_only:

@@ -295,6 +295,11 @@ def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
     return patterns.matches(pattern, text, most)
 
 
+def _escape_key(key: str) -> str:
+    """A key in a path of a JSON patch, RFC 6901, section 3."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def _succeeds(function: Callable[..., Any], *arguments: Any) -> bool:
     try:
         function(*arguments)
@@ -381,6 +386,7 @@ _FUNCTIONS: tuple[tuple[str, bool, tuple[str, ...], str, Callable[..., Any]], ..
     ("lastIndexOf", True, ("list", "dyn"), "int", _last_index),
     ("find", True, ("string", "string"), "string", _find),
     ("findAll", True, ("string", "string"), "list<string>", _find_all),
+    ("jsonpatch.escapeKey", False, ("string",), "string", _escape_key),
     ("findAll", True, ("string", "string", "int"), "list<string>", _find_all),
 )
 

@@ -2,7 +2,8 @@
 status
 (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/).
 
-Versions are converted by the strategy None: only apiVersion changes.
+Versions are converted by the strategy None, which changes only apiVersion, or by a webhook
+(conversion.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import orjson
 
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.crd import structural, validationrules
+from kubewire.components.apiserver.crd.conversion import WebhookConversion
 from kubewire.components.apiserver.kinds.cluster.customresourcedefinition import CLEANUP
 from kubewire.components.apiserver.kinds.duration import human_duration
 from kubewire.components.apiserver.kinds.spec import (
@@ -29,6 +31,7 @@ from kubewire.components.apiserver.kinds.spec import (
     ScalePaths,
 )
 from kubewire.components.apiserver.registry import deletion, metadata, tables
+from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.registry import Registry, is_finished
 from kubewire.components.apiserver.status import StatusError
@@ -42,14 +45,25 @@ STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 _DELETIONS_AT_ONCE = 50
 
 
-def served_versions(crd: KubeObject) -> list[Served]:
-    """Returns a Served for each served version of an accepted definition."""
+#: Converts an object to an apiVersion.
+Convert = Callable[[KubeObject, str], KubeObject]
+
+
+def served_versions(crd: KubeObject, convert: Convert | None = None) -> list[Served]:
+    """Returns a Served for each served version of an accepted definition.
+
+    convert asks the webhook of the definition; without it only the apiVersion changes.
+    """
     versions = crd["spec"]["versions"]
     storage = next(version["name"] for version in versions if version.get("storage"))
-    return [_served(crd, version, storage) for version in versions if version.get("served")]
+    return [
+        _served(crd, version, storage, convert) for version in versions if version.get("served")
+    ]
 
 
-def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
+def _served(
+    crd: KubeObject, version: dict[str, Any], storage: str, convert: Convert | None
+) -> Served:
     spec = crd["spec"]
     names = crd["spec"]["names"]
     group = spec["group"]
@@ -87,10 +101,12 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         kind,
         storage_version=f"{group}/{storage}",
         custom=True,
-        to_storage=partial(_at_version, api_version=f"{group}/{storage}"),
-        from_storage=partial(_at_version, api_version=resource.api_version),
+        to_storage=partial(_at_version, api_version=f"{group}/{storage}", convert=convert),
+        from_storage=partial(_at_version, api_version=resource.api_version, convert=convert),
+        converts=convert is not None,
         prune=(lambda obj: []) if preserve else partial(_prune, schema=schema),
         schema_errors=partial(_validate, schema=schema),
+        skipped_rules=rules.skipped,
         list_keys=partial(structural.list_keys, schema),
         deprecation=_deprecation(resource, version),
         # The definition's revision: what was stored later has the defaults of its schema.
@@ -105,8 +121,10 @@ def _deprecation(resource: Resource[Any], version: dict[str, Any]) -> str:
     return version.get("deprecationWarning") or default
 
 
-def _at_version(obj: KubeObject, api_version: str) -> KubeObject:
-    return obj | {"apiVersion": api_version}
+def _at_version(obj: KubeObject, api_version: str, convert: Convert | None) -> KubeObject:
+    if convert is None or obj.get("apiVersion") == api_version:
+        return obj | {"apiVersion": api_version}
+    return convert(obj, api_version)
 
 
 def _default(obj: KubeObject, schema: structural.Schema) -> None:
@@ -127,6 +145,10 @@ class _Rules:
 
     def __init__(self, schema: structural.Schema) -> None:
         self._root = validationrules.tree(schema)
+
+    @property
+    def skipped(self) -> tuple[FieldError, ...]:
+        return () if self._root is None else (validationrules.SKIPPED,)
 
     def of_new(self, obj: KubeObject) -> list[FieldError]:
         return [] if self._root is None else validationrules.errors(self._root, obj, None)
@@ -304,6 +326,7 @@ class Definitions:
 
     registry: Registry
     catalog: Catalog
+    client: WebhookClient | None = None
     _due: bool = field(default=False, init=False)
     _generations: tuple[tuple[str, int], ...] = field(default=(), init=False)
     #: The generation and the served versions of each definition by uid. Every change reads all
@@ -340,8 +363,15 @@ class Definitions:
             if before is not None and before[0] == generation:
                 self._served[uid] = before
             else:
-                self._served[uid] = (generation, served_versions(crd))
+                self._served[uid] = (generation, served_versions(crd, self._conversion(crd)))
         self.catalog.replace_custom(item for _, served in self._served.values() for item in served)
+
+    def _conversion(self, crd: KubeObject) -> Convert | None:
+        spec = crd["spec"].get("conversion") or {}
+        if self.client is None or spec.get("strategy") != "Webhook":
+            return None
+        webhook = WebhookConversion(spec, self.client, self.registry.store.owner)
+        return lambda obj, api_version: webhook.convert([obj], api_version)[0]
 
     def _on_event(self, event: Event) -> None:
         self._ask()

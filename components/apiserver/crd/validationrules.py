@@ -21,6 +21,13 @@ from kubewire.components.apiserver.kinds.spec import OMITTED, ErrorType, FieldEr
 Schema = Mapping[str, Any]
 
 RULES = "x-kubernetes-validations"
+SKIPPED = FieldError(
+    "Invalid",
+    "<nil>",
+    None,
+    "some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+)
 _REASONS: dict[str, ErrorType] = {
     "FieldValueForbidden": "Forbidden",
     "FieldValueRequired": "Required",

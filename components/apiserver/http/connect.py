@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -20,6 +20,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kubewire.components.apiserver import status
+from kubewire.components.apiserver.http.connectnames import (
+    container_of,
+    named,
+    port_number,
+    service_port_name,
+    split_scheme_name_port,
+    stream_parameters,
+)
 from kubewire.components.apiserver.http.logsocket import is_websocket, send_as_messages
 from kubewire.components.apiserver.http.proxying import (
     Place,
@@ -28,7 +36,7 @@ from kubewire.components.apiserver.http.proxying import (
     has_links,
     rewritten_body,
 )
-from kubewire.components.apiserver.http.requestinfo import RequestInfo, flag
+from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.apiserver.http.upgrade import (
     BUFFER,
     DIAL_SECONDS,
@@ -126,7 +134,7 @@ class Connector:
     def _node_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
         """The kubelet, or with another port another server of the node."""
         scheme, name, port = split_scheme_name_port(info.name, "node")
-        number = _port(port, 0)
+        number = port_number(port, 0)
         kubelet = self._kubelet(name, info.rest or "/", query)
         if number in (0, kubelet.port):
             return kubelet
@@ -142,7 +150,7 @@ class Connector:
         pod = self._pod(info.namespace, info.name)
         node = pod["spec"].get("nodeName")
         if info.subresource == "portforward":
-            values = [value for _, value in _named(query, "ports")]
+            values = [value for _, value in named(query, "ports")]
             ports = [("port", port) for value in values for port in value.split(",")]
             self._assigned(info.name, node)
             return self._kubelet(node, f"/portForward/{info.namespace}/{info.name}", ports)
@@ -173,7 +181,7 @@ class Connector:
         containers = pod["spec"]["containers"]
         ports = [port for container in containers for port in container.get("ports") or []]
         number = ports[0]["containerPort"] if ports else 443 if scheme == "https" else 80
-        return Target(scheme or "http", address, _port(port, number), info.rest or "/", query)
+        return Target(scheme or "http", address, port_number(port, number), info.rest or "/", query)
 
     def _service_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
         scheme, name, port = split_scheme_name_port(info.name, "service")
@@ -408,79 +416,3 @@ def _unverified() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def stream_parameters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """PodExecOptions as parameters of the kubelet (streamParams of core/pod/strategy.go)."""
-    names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-    parameters = [(names[key], "1") for key, value in query if key in names and flag(value)]
-    return parameters + [(key, value) for key, value in query if key == "command"]
-
-
-def container_of(pod: KubeObject, asked: str) -> str:
-    """Chooses the container; without a name, the annotated default or the only one. Raises 400."""
-    spec = pod["spec"]
-    name = pod["metadata"]["name"]
-    names = {
-        kind: [container["name"] for container in spec.get(kind) or []]
-        for kind in ("containers", "initContainers", "ephemeralContainers")
-    }
-    if asked:
-        if not any(asked in members for members in names.values()):
-            raise status.bad_request(f"container {asked} is not valid for pod {name}")
-        return asked
-    annotations = pod["metadata"].get("annotations") or {}
-    default = annotations.get("kubectl.kubernetes.io/default-container")
-    if default in names["containers"]:
-        return str(default)
-    if len(names["containers"]) == 1:
-        return str(names["containers"][0])
-    choices = " ".join(names["containers"])
-    text = f"a container name must be specified for pod {name}, choose one of: [{choices}]"
-    if names["initContainers"]:
-        text += f" or one of the init containers: [{' '.join(names['initContainers'])}]"
-    raise status.bad_request(text)
-
-
-def split_scheme_name_port(text: str, kind: str) -> tuple[str, str, str]:
-    """Splits [scheme:]name[:port] (apimachinery's SplitSchemeNamePort). Raises 400, which names the
-    kind of the object."""
-    scheme = name = port = ""
-    match text.split(":"):
-        case [name]:
-            pass
-        case [name, port]:
-            pass
-        case [scheme, name, port]:
-            scheme = scheme.lower()
-    if not name or scheme not in ("", "http", "https"):
-        raise status.bad_request(f'invalid {kind} request "{text}"')
-    return scheme, name, port
-
-
-def _named(query: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]:
-    return [(key, value) for key, value in query if key == name]
-
-
-def _port(text: str, default: int) -> int:
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
-        raise status.bad_request(f'invalid port "{text}"')
-    return int(text)
-
-
-def service_port_name(service: KubeObject, wanted: str) -> str:
-    """The name of the port that is asked for by name or number, which its endpoints have, too.
-
-    Without a name the port without one is meant. Raises 503 for a number that the Service does not
-    have.
-    """
-    ports = service["spec"].get("ports") or []
-    if not (wanted.isascii() and wanted.isdigit()):
-        return wanted
-    for port in ports:
-        if wanted.lstrip("0") == str(port["port"]):
-            return str(port.get("name") or "")
-    name = service["metadata"]["name"]
-    raise status.service_unavailable(f'no service port {wanted} found for service "{name}"')

@@ -14,7 +14,13 @@ import orjson
 from aiohttp import web
 
 from kubewire.components.apiserver import status
-from kubewire.components.apiserver.http import eviction, patching, subresources, watching
+from kubewire.components.apiserver.http import (
+    convertedwatch,
+    eviction,
+    patching,
+    subresources,
+    watching,
+)
 from kubewire.components.apiserver.http.listoptions import ListOptions
 from kubewire.components.apiserver.http.negotiation import (
     Representation,
@@ -52,7 +58,11 @@ from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
 
 _MIN_WATCH_SECONDS = 1800
-_STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
+_STRATEGIES: dict[str, Strategy] = {
+    "status": "status",
+    "approval": "approval",
+    "finalize": "raw",
+}
 
 #: Group, version and kind of the body that a subresource's POST takes.
 _SCALE = ("autoscaling", "v1", "Scale")
@@ -236,6 +246,12 @@ class Endpoints:
             asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
             call.query.get("includeObject") or "Metadata",
         )
+        if call.served.converts:
+            shape = call.shape
+            selection = call.selection()
+            return await convertedwatch.serve(
+                call.request, self.registry, selection, shape, options
+            )
         return await watching.serve(
             call.request,
             self.registry,
@@ -298,10 +314,11 @@ class Endpoints:
             )
             return self._answer(call, result, shape)
         transform, findings = patching.transform(served, call.media_type, call.body, self.merge_key)
-        options = replace(options, findings=findings)
+        shown = patching.shown_as(call.media_type, call.body)
+        options = replace(options, findings=findings, patch_text=shown)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, call.other_shape)
-        strategy: Strategy = "status" if info.subresource == "status" else "main"
+        strategy = _STRATEGIES.get(info.subresource, "main")
         result = self.registry.update(
             served,
             info.namespace,
@@ -338,7 +355,8 @@ class Endpoints:
     def scale(self, call: Call) -> web.Response:
         shape = call.other_shape
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
-        return _respond(orjson.dumps(subresources.scale_of(call.served, stored.obj)), shape)
+        shown = self.registry.shown(call.served, stored)
+        return _respond(orjson.dumps(subresources.scale_of(call.served, shown)), shape)
 
     def _scaled(
         self,
@@ -484,7 +502,13 @@ def _protobuf_list(
 ) -> bytes:
     from kubewire.components.apiserver.http import protobuf_writer
 
-    contents = [protobuf_writer.content(registry.shown(served, item)) for item in items]
+    # A message is kept beside the watch's frames, since every informer lists the same objects.
+    cache = ("message", served.api_version)
+    contents = []
+    for item in items:
+        if (content := item.frames.get(cache)) is None:
+            content = item.frames[cache] = protobuf_writer.content(registry.shown(served, item))
+        contents.append(content)
     kind = f"{served.kind}List"
     return protobuf_writer.encode_list(served.api_version, kind, metadata, contents)
 

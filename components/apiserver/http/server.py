@@ -66,6 +66,7 @@ from kubewire.components.apiserver.http.upgrade import Connection
 from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.owner import OwnerThread
 from kubewire.components.apiserver.registry.admission.plugin import Operation
+from kubewire.components.apiserver.registry.admission.webhooks import rules
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.registry import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
@@ -294,6 +295,8 @@ class ApiServer:
 
     def _waits(self, call: Call) -> bool:
         """Whether the request may have to wait for a webhook."""
+        if call.served.converts:
+            return True
         operations = _OPERATIONS.get(call.info.verb)
         if operations is None:
             return False
@@ -326,8 +329,9 @@ class ApiServer:
         if not call.body:
             return True
         # The work of a schema does not depend on the object's size alone, and a pattern of ten
-        # characters may take 50 ms to compile.
-        if info.verb != "delete" and (served.custom or served.storage == customresources.STORAGE):
+        # characters or an expression may take 50 ms to compile.
+        compiles = served.storage == customresources.STORAGE or served.group == rules.GROUP
+        if info.verb != "delete" and (served.custom or compiles):
             return False
         return bodies.is_light(call.body, call.media_type or "json")
 
@@ -370,7 +374,7 @@ class ApiServer:
         verb = info.verb
         if name == "scale" and verb == "get":
             return self.endpoints.scale
-        if name in ("status", "scale") and verb in ("get", "update", "patch"):
+        if name in ("status", "scale", "approval") and verb in ("get", "update", "patch"):
             endpoints = {
                 "get": self.endpoints.get,
                 "update": self.endpoints.update,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from kubewire.components.apiserver.kinds.cluster import (
+    certificatesigningrequest,
     customresourcedefinition,
+    devices,
     event,
+    flowcontrol,
     lease,
     namespace,
     node,
+    policies,
     priorityclass,
     quotas,
     rbac,
+    runtimeclass,
     serviceaccount,
     webhooks,
 )
@@ -29,6 +34,7 @@ from kubewire.components.apiserver.kinds.services import (
 )
 from kubewire.components.apiserver.kinds.spec import KindSpec
 from kubewire.components.apiserver.kinds.storage import (
+    csi,
     persistentvolume,
     persistentvolumeclaim,
     storageclass,
@@ -84,8 +90,25 @@ KINDS: tuple[KindSpec, ...] = (
     storageclass.KIND,
     webhooks.MUTATING_KIND,
     webhooks.VALIDATING_KIND,
+    policies.VALIDATING_KIND,
+    policies.VALIDATING_BINDING_KIND,
+    policies.MUTATING_KIND,
+    policies.MUTATING_BINDING_KIND,
     customresourcedefinition.KIND,
     priorityclass.KIND,
     lease.KIND,
     endpointslice.KIND,
+    certificatesigningrequest.KIND,
+    runtimeclass.KIND,
+    csi.DRIVER_KIND,
+    csi.NODE_KIND,
+    csi.CAPACITY_KIND,
+    csi.ATTACHMENT_KIND,
+    csi.ATTRIBUTES_KIND,
+    flowcontrol.SCHEMA_KIND,
+    flowcontrol.LEVEL_KIND,
+    devices.CLAIM_KIND,
+    devices.TEMPLATE_KIND,
+    devices.CLASS_KIND,
+    devices.SLICE_KIND,
 )

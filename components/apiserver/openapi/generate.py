@@ -81,7 +81,8 @@ ROOTS: dict[str, tuple[str, str]] = {
     _METRICS: ("metrics.k8s.io", "NodeMetrics PodMetrics"),
     _API + "admissionregistration/v1": (
         "admissionregistration.k8s.io",
-        "MutatingWebhookConfiguration ValidatingWebhookConfiguration",
+        "MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration "
+        "ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration",
     ),
     _API + "authentication/v1": (
         "authentication.k8s.io",

@@ -54,9 +54,9 @@ class Served:
     """A resource at one version.
 
     storage_version is the apiVersion with which objects are stored; from_storage and to_storage
-    convert, and may return the object they were given. schema_errors validates against a custom
-    resource's schema. Custom objects that were stored before the revision defaults_since may lack
-    defaults of today's schema.
+    convert, and may return the object they were given. Those of a custom resource convert from any
+    version. schema_errors validates against a custom resource's schema. Custom objects that were
+    stored before the revision defaults_since may lack defaults of today's schema.
     """
 
     spec: KindSpec
@@ -66,6 +66,10 @@ class Served:
     from_storage: Callable[[KubeObject], KubeObject] = _same
     prune: Callable[[KubeObject], list[str]] = _no_unknown_fields
     schema_errors: Callable[[KubeObject], list[FieldError]] = _no_errors
+    #: Whether a webhook converts, so that reading may have to wait.
+    converts: bool = False
+    #: What is added to the errors of a custom object whose rules cannot be evaluated.
+    skipped_rules: tuple[FieldError, ...] = ()
     #: The keys of a custom resource's lists; built-in kinds use list_map_keys of the openapi
     #: package.
     list_keys: Callable[[tuple[str, ...]], tuple[str, ...] | None] | None = None
@@ -105,6 +109,15 @@ class Served:
     @property
     def stored_as_served(self) -> bool:
         return self.api_version == self.storage_version
+
+    def is_shown(self, obj: KubeObject) -> bool:
+        """Whether a stored object has the form in which it is served.
+
+        A custom object keeps the version at which it was stored until its next write.
+        """
+        if self.custom:
+            return bool(obj["apiVersion"] == self.api_version)
+        return self.stored_as_served
 
     @property
     def counts_generation(self) -> bool:

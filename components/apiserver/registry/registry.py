@@ -53,7 +53,7 @@ from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 log = logging.getLogger(__name__)
 
 #: "raw" changes what the caller says and nothing else; with "counted" it counts as a generation.
-Strategy = Literal["main", "status", "raw", "counted"]
+Strategy = Literal["main", "status", "approval", "raw", "counted"]
 _RAW = ("raw", "counted")
 #: Makes the new object from a copy of the old one, which it may change.
 Transform = Callable[[KubeObject], KubeObject]
@@ -72,6 +72,8 @@ class WriteOptions:
     kind: str = "UpdateOptions"
     #: What field_validation reports about the body itself, such as repeated keys.
     findings: tuple[str, ...] = ()
+    #: For a patch, what an error shows of it, made from the patched object.
+    patch_text: Callable[[KubeObject], str] | None = None
 
     def as_json(self) -> KubeObject:
         """The options as webhooks and policies are shown them."""
@@ -165,6 +167,14 @@ class Decoded(Protocol):
     def unknown(self) -> tuple[str, ...]: ...
 
 
+class Undecodable(status.StatusError):
+    """The 400 for a body that is not an object of the kind; text says why."""
+
+    def __init__(self, served: Served, text: str) -> None:
+        super().__init__(status.bad_request(f"{_handled_as(served)}: {text}").body)
+        self.text = text
+
+
 @dataclass
 class Registry:
     """Reads and writes the objects of all resources."""
@@ -187,12 +197,25 @@ class Registry:
         """The JSON of an answer."""
         if self._is_shown_as_stored(served, stored):
             return stored.body
-        return orjson.dumps(self.shown(served, stored))
+        if not served.converts:
+            return orjson.dumps(self._converted(served, stored))
+        # A revision never changes, and asking a webhook again would take long.
+        place = (str(served.defaults_since), served.api_version)
+        body = stored.frames.get(place)
+        if body is None:
+            body = stored.frames[place] = orjson.dumps(self._converted(served, stored))
+        return body
 
     def shown(self, served: Served, stored: Stored) -> KubeObject:
         """The object of an answer, which must not be changed."""
         if self._is_shown_as_stored(served, stored):
             return stored.obj
+        if not served.converts:
+            return self._converted(served, stored)
+        shown: KubeObject = orjson.loads(self.body(served, stored))
+        return shown
+
+    def _converted(self, served: Served, stored: Stored) -> KubeObject:
         obj = served.from_storage(stored.copy())
         if served.custom:
             # Defaults apply to reads, too: the schema may have got them later.
@@ -200,7 +223,7 @@ class Registry:
         return obj
 
     def _is_shown_as_stored(self, served: Served, stored: Stored) -> bool:
-        return served.stored_as_served and stored.revision >= served.defaults_since
+        return served.is_shown(stored.obj) and stored.revision >= served.defaults_since
 
     def result(
         self,
@@ -223,7 +246,7 @@ class Registry:
         self._check_address(served, obj, namespace, "")
         drop_unreadable(obj["metadata"])
         versioned = obj["metadata"].get("resourceVersion") not in (None, "", "0")
-        obj = served.to_storage(obj)
+        obj = self._worked_on(served, obj)
         generates = not obj["metadata"].get("name") and bool(obj["metadata"].get("generateName"))
         for _ in range(self._generate_attempts if generates else 1):
             if generates:
@@ -232,7 +255,7 @@ class Registry:
             if self.store.get(_key(served, obj)) is None:
                 break
         self._prepare(served, lambda: served.spec.prepare_create(obj))
-        self._default(served, obj)
+        self._prepare(served, lambda: served.spec.default(obj))
         object_meta.set_generation(obj, None, served.counts_generation)
         attributes = _attributes(served, "CREATE", obj, {}, options)
         attributes.generated_name = generates
@@ -250,7 +273,8 @@ class Registry:
             if versioned:
                 raise status.version_on_create()
             try:
-                stored = self.store.create(_key(served, obj), _ordered(obj))
+                key = _key(served, obj)
+                stored = self.store.create(key, _ordered(self._stored_form(served, obj)))
             except KeyExists as error:  # It was created while a worker checked this one.
                 raise status.already_exists(
                     served.group,
@@ -282,18 +306,28 @@ class Registry:
         """
         current = self.get(served, namespace, name)
         old = current.copy()
+        if served.custom:
+            old = served.from_storage(old)
         new = transform(served.from_storage(current.copy()))
-        warnings = self.decode(served, new, options)
+        try:
+            warnings = self.decode(served, new, options)
+        except Undecodable as error:
+            if options.patch_text is None:
+                raise
+            patched = transform(served.from_storage(current.copy()))
+            field_error = FieldError("Invalid", "patch", options.patch_text(patched), error.text)
+            raise status.invalid("", "", "", [field_error]) from error
         self._check_address(served, new, namespace, name)
         self._check_preconditions(served, new, current, unconditional)
-        new = served.to_storage(new)
+        new = self._worked_on(served, new)
         subresource = "status" if strategy == "status" else subresource
         attributes = _attributes(served, "UPDATE", new, old, options, subresource)
         self._apply_strategy(attributes, strategy, admitted)
         if track:
             self.ownership.on_update(served, new, old, options.field_manager, subresource)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-        if new == current.obj:
+        is_current = not served.custom or current.obj["apiVersion"] == served.storage_version
+        if new == old and is_current:
             return self.result(served, current, 200, warnings)
         with self.admission.addresses(attributes):
             self._validate_change(served, new, old, strategy)
@@ -302,13 +336,24 @@ class Registry:
             if not admitted:
                 self.admission.validate(attributes)
             warnings += tuple(attributes.warnings)
-            if new == current.obj:
+            if new == old and is_current:
                 # Admission gave it what it has already, such as the ClusterIP of a Service.
                 return self.result(served, current, 200, warnings)
             if options.dry_run:
                 return self._unstored(served, new, 200, warnings)
-            stored = self._store(current, new)
+            stored = self._store(current, self._stored_form(served, new))
         return self.result(served, stored, 200, warnings)
+
+    def _worked_on(self, served: Served, obj: KubeObject) -> KubeObject:
+        """The form in which a write is prepared and validated.
+
+        The rules of a built-in kind are those of the stored form, and each version of a custom
+        resource has its own.
+        """
+        return obj if served.custom else served.to_storage(obj)
+
+    def _stored_form(self, served: Served, obj: KubeObject) -> KubeObject:
+        return served.to_storage(obj) if served.custom else obj
 
     def admit_body(
         self,
@@ -358,11 +403,15 @@ class Registry:
             self._complete(served, new)
             return
         spec = served.spec
-        prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
-        self._default(served, new)
+        prepare = {
+            "main": spec.prepare_update,
+            "status": spec.prepare_status_update,
+            "approval": spec.prepare_approval,
+        }[strategy]
+        self._prepare(served, lambda: spec.default(new))
         if not admitted:
             admit(attributes)
-            self._complete(served, new)
+        self._complete(served, new)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -383,7 +432,7 @@ class Registry:
                 raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
         if strategy == "main":
             self._validate(served, new, lambda: spec.validate_update(new, old))
-        elif strategy == "status":
+        elif strategy in ("status", "approval"):
             self._validate(served, new, lambda: spec.validate_status_update(new, old))
 
     def _check_preconditions(
@@ -426,14 +475,13 @@ class Registry:
         else:
             decoded = self.types.decode(obj, served.group, served.version, served.kind)
         if decoded.error:
-            raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
+            raise Undecodable(served, decoded.error)
         unknown = [f'unknown field "{path}"' for path in (*decoded.unknown, *served.prune(obj))]
         found = [*options.findings, *unknown]
         if options.field_validation == "Ignore":
             return ()
         if found and options.field_validation == "Strict":
-            text = ", ".join(found)
-            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {text}")
+            raise Undecodable(served, f"strict decoding error: {', '.join(found)}")
         return tuple(line for text in found for line in _lines(text))
 
     def check_kind(self, served: Served, obj: KubeObject) -> None:
@@ -503,10 +551,6 @@ class Registry:
             raise status.bad_request(f"{text} on the URL ({name})")
         metadata["name"] = name
 
-    def _default(self, served: Served, obj: KubeObject) -> None:
-        self._prepare(served, lambda: served.spec.default(obj))
-        self._complete(served, obj)
-
     def _complete(self, served: Served, obj: KubeObject) -> None:
         """Adds what Go writes even when it is zero, so that an object has one form only."""
         group, _, version = served.storage_version.rpartition("/")
@@ -527,7 +571,10 @@ class Registry:
     ) -> None:
         errors = object_meta.validate(obj["metadata"], served.storage)
         errors += served.schema_errors(obj)
-        if not errors or not served.custom:
+        # A rule of a custom object may read any field, and so needs values of the right types.
+        if served.custom and any(error.type in _HIDING_RULES for error in errors):
+            errors += served.skipped_rules
+        else:
             errors += step()
         if errors:
             raise status.invalid(served.group, served.kind, obj["metadata"].get("name", ""), errors)
@@ -540,7 +587,7 @@ class Registry:
         warnings: tuple[str, ...],
     ) -> Result:
         body = orjson.dumps(obj)
-        shown = obj if served.stored_as_served else served.from_storage(orjson.loads(body))
+        shown = obj if served.is_shown(obj) else served.from_storage(orjson.loads(body))
         return Result(obj, orjson.dumps(_ordered(shown)), code, warnings)
 
 
@@ -565,6 +612,10 @@ def _attributes(
         options.user,
         options=options.as_json(),
     )
+
+
+#: Errors after which the rules of a custom object are not evaluated (hasBlockingErr).
+_HIDING_RULES = frozenset({"NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"})
 
 
 def _lines(text: str) -> list[str]:

@@ -18,6 +18,11 @@ class Answer:
     warnings: tuple[str, ...]
 
     @property
+    def lines(self) -> list[str]:
+        """The events of a watch."""
+        return str(self.body.get("text", "")).splitlines()
+
+    @property
     def message(self) -> str:
         return str(self.body.get("message", ""))
 
@@ -39,8 +44,7 @@ class PlainClient:
             response = connection.getresponse()
             warnings = tuple(item.split(" ", 2)[2].strip('"') for item in response.headers.get_all("Warning") or ())
             raw = response.read()
-            return Answer(
-                response.status, json.loads(raw) if raw.startswith(b"{") else {"text": raw.decode()}, warnings
-            )
+            one = raw.startswith(b"{") and "watch=true" not in path
+            return Answer(response.status, json.loads(raw) if one else {"text": raw.decode()}, warnings)
         finally:
             connection.close()

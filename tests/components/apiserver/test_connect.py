@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from kubewire.components.apiserver.http.connect import container_of, stream_parameters
+from kubewire.components.apiserver.http.connectnames import container_of, stream_parameters
 from kubewire.components.apiserver.status import StatusError
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import NODES, PODS

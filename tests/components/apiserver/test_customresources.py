@@ -232,9 +232,9 @@ def test_a_definition_more_costs_the_same_however_many_there_are(
     made = []
     real = customresources.served_versions
 
-    def counted(crd: KubeObject) -> Any:
+    def counted(crd: KubeObject, convert: Any) -> Any:
         made.append(crd["metadata"]["name"])
-        return real(crd)
+        return real(crd, convert)
 
     with in_process(tmp_path) as api:
         for number in range(60):

@@ -11,7 +11,7 @@ import pytest
 from multidict import CIMultiDict
 
 from kubewire.components.apiserver.http import requestinfo
-from kubewire.components.apiserver.http.connect import service_port_name, split_scheme_name_port
+from kubewire.components.apiserver.http.connectnames import service_port_name, split_scheme_name_port
 from kubewire.components.apiserver.http.proxying import (
     Place,
     answer_headers,

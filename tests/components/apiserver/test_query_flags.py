@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubewire.components.apiserver.http.connect import stream_parameters
+from kubewire.components.apiserver.http.connectnames import stream_parameters
 from kubewire.components.apiserver.http.requestinfo import flag, parse
 
 

@@ -209,6 +209,21 @@ def test_the_server_refuses_what_breaks_a_rule(client: PlainClient, define: Defi
     )
 
 
+SKIPPED = "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
+TOGETHER: dict[str, tuple[Any, str]] = {
+    "a wrong type hides the rules": ("x", f'[spec.a: Invalid value: "string": spec.a in body must be of type integer: "string", {SKIPPED}]'),
+    "a value out of range does not": (99, "[spec.a: Invalid value: 99: spec.a in body should be less than or equal to 9, spec: Invalid value: failed rule: self.a != 99]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_a_schema_and_its_rules(client: PlainClient, define: Define, case: str) -> None:
+    value, text = TOGETHER[case]
+    assert define(spec(rule("self.a != 99"), a=INTEGER | {"maximum": 9})).code == 201
+    body = {"apiVersion": "example.com/v1", "kind": "Ruled", "metadata": {"name": "r"}, "spec": {"a": value}}
+    assert client("POST", "/apis/example.com/v1/ruled", body).message == f'Ruled.example.com "r" is invalid: {text}'
+
+
 def test_the_server_refuses_a_wrong_rule(define: Define) -> None:
     answer = define(spec(rule("self.b"), a=INTEGER))
     assert answer.code == 422

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.components.apiserver.running import RunningApiServer
 
@@ -45,6 +45,10 @@ class WebhookServer:
     def requests(self, path: str) -> list[dict[str, Any]]:
         return [review["request"] for asked, review in self.asked if asked == path]
 
+    def answer(self, review: dict[str, Any]) -> dict[str, Any]:
+        """The response to a review."""
+        return self.answers[review["path"]](review["request"])
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self
 
@@ -54,9 +58,9 @@ class WebhookServer:
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 path = self.path.partition("?")[0]
+                review["path"] = path
                 outer.asked.append((path, review))
-                answer = outer.answers[path]
-                response = {"uid": review["request"]["uid"]} | answer(review["request"])
+                response = {"uid": review["request"]["uid"]} | outer.answer(review)
                 code = response.pop("http", 200)
                 body = json.dumps({k: review[k] for k in ("kind", "apiVersion")} | {"response": response}).encode()
                 self.send_response(code)
@@ -69,7 +73,7 @@ class WebhookServer:
 
         return Handler
 
-    def __enter__(self) -> WebhookServer:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 

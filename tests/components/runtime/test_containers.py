@@ -348,6 +348,7 @@ def test_the_program_of_nonewprivs_gains_root_if_it_may(client: RuntimeClient, a
     try:
         spec = ProcessSpec(argv=(place,), container=container.id, user=1000, no_new_privileges=not allowed)
         done = client.run(spec, timeout=10)
+        assert "nonewprivs-id" not in in_container(client, container, "cat", "/proc/mounts"), "a mount is nosuid"
     except StartError as error:
         assert error.errno == errno.EINVAL, "a user namespace of one user has no other"
     else:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubewire.components.apiserver import jsonpath, status
-from kubewire.components.apiserver.http import connect, negotiation, requestinfo
+from kubewire.components.apiserver.http import connectnames, negotiation, requestinfo
 from kubewire.components.kubeapi import quantity
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
 from tests.fuzz.apiserver.conftest import Send
@@ -155,5 +155,5 @@ def test_what_reads_headers_and_names(header: str, name: str, path: str, rng: ra
     with suppress(status.StatusError):
         negotiation.representation(header)
     with suppress(status.StatusError):
-        connect.split_scheme_name_port(name, "pod")
+        connectnames.split_scheme_name_port(name, "pod")
     requestinfo.parse(rng.choice(["GET", "POST", "DELETE"]), "/" + quote(path, safe="/"), {})

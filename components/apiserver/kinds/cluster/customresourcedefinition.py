@@ -14,8 +14,10 @@ from typing import Any
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.kinds import cells, names
 from kubewire.components.apiserver.kinds.cluster import schemarules, schemas
+from kubewire.components.apiserver.kinds.cluster.webhooks import client_config
 from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
+    forbidden,
     immutable,
     invalid,
     not_supported,
@@ -89,11 +91,35 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
     name = spec.get("names") or {}
     errors = _name(obj, group, name) + _group(group) + _names(name)
     errors += _versions(spec.get("versions") or [])
+    errors += _conversion(spec.get("conversion") or {}, "spec.conversion")
     if spec.get("scope") not in ("Cluster", "Namespaced"):
         if not spec.get("scope"):
             errors.append(required("spec.scope"))
         else:
             errors.append(not_supported("spec.scope", spec["scope"], ("Cluster", "Namespaced")))
+    return errors
+
+
+def _conversion(conversion: Mapping[str, Any], path: str) -> list[FieldError]:
+    strategy = conversion.get("strategy")
+    webhook = conversion.get("webhook")
+    if strategy not in ("None", "Webhook"):
+        if not strategy:
+            return [required(f"{path}.strategy")]
+        return [not_supported(f"{path}.strategy", strategy, ("None", "Webhook"))]
+    if strategy == "None":
+        text = "should not be set when strategy is not set to Webhook"
+        return [] if webhook is None else [forbidden(f"{path}.webhook", text)]
+    if not webhook or webhook.get("clientConfig") is None:
+        text = "required when strategy is set to Webhook"
+        return [required(f"{path}.webhook.clientConfig", text)]
+    listed = webhook.get("conversionReviewVersions") or []
+    at = f"{path}.webhook.conversionReviewVersions"
+    errors = client_config(webhook["clientConfig"], f"{path}.webhook.clientConfig")
+    if not listed:
+        errors.append(required(at))
+    elif not set(listed) & {"v1", "v1beta1"}:
+        errors.append(invalid(at, listed, "must include at least one of v1, v1beta1"))
     return errors
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.cluster import admissionrules
+from kubewire.components.apiserver.kinds.cluster import admissionrules, matchconditions
 from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
     duplicate,
@@ -119,6 +119,8 @@ def _webhook(webhook: Mapping[str, Any], path: str) -> list[FieldError]:
         errors.append(invalid(f"{path}.timeoutSeconds", seconds, text))
     policy = webhook.get("reinvocationPolicy")
     errors += if_one_of(f"{path}.reinvocationPolicy", policy, ("IfNeeded", "Never"))
+    conditions = webhook.get("matchConditions") or ()
+    errors += matchconditions.validate(conditions, f"{path}.matchConditions")
     for key in ("namespaceSelector", "objectSelector"):
         errors += validate_selector(webhook.get(key) or {}, f"{path}.{key}")
     errors += client_config(webhook.get("clientConfig") or {}, f"{path}.clientConfig")
@@ -216,6 +218,7 @@ MUTATING_KIND = KindSpec(
     columns=COLUMNS,
     row=row,
     unconditional_update=False,
+    generation=True,
 )
 VALIDATING_KIND = KindSpec(
     resource=VALIDATING,
@@ -227,4 +230,5 @@ VALIDATING_KIND = KindSpec(
     columns=COLUMNS,
     row=row,
     unconditional_update=False,
+    generation=True,
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.certificates import (
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from kubewire.components.apiserver.registry.admission.default_ingress_class import (
     DefaultIngressClass,
 )
@@ -48,6 +51,8 @@ PLUGINS: tuple[type[Plugin], ...] = (
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
     RuntimeClass,
+    CertificateRequester,
+    CertificateSubjectRestriction,
     DefaultIngressClass,
     PodTopologyLabels,
 )
@@ -72,6 +77,8 @@ class Admission:
             *(plugin(store) for plugin in LAST),
         )
         self._outside = outside
+        self._waiting: dict[tuple[str, str, str, str, tuple[Operation, ...]], bool] = {}
+        self._waiting_at = -1
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
         self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}
 
@@ -89,13 +96,21 @@ class Admission:
             for plugin in plugins:
                 plugin.admit(attributes)
 
-    def waits(self, served: Served, operations: Iterable[Operation], subresource: str) -> bool:
+    def waits(self, served: Served, operations: tuple[Operation, ...], subresource: str) -> bool:
         """Whether such a request may have to wait for another program."""
-        return any(
-            plugin.waits(served, operation, subresource)
-            for plugin in self._outside
-            for operation in operations
-        )
+        serial = sum(plugin.serial for plugin in self._outside)
+        if serial != self._waiting_at:
+            self._waiting.clear()
+            self._waiting_at = serial
+        key = (served.group, served.version, served.plural, subresource, operations)
+        found = self._waiting.get(key)
+        if found is None:
+            found = self._waiting[key] = any(
+                plugin.waits(served, operation, subresource)
+                for plugin in self._outside
+                for operation in operations
+            )
+        return found
 
     def validate(self, attributes: Attributes) -> None:
         """Lets every plugin check the valid object; raises StatusError."""

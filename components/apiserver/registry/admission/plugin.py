@@ -65,6 +65,11 @@ class Plugin:
         """
         return False
 
+    @property
+    def serial(self) -> int:
+        """Grows when waits() may answer otherwise."""
+        return 0
+
     async def close(self) -> None:
         """Ends connections to other programs."""
 

@@ -110,6 +110,19 @@ def request_json(
     return request
 
 
+def expression_values(attributes: Attributes, resource: Resource, served: Served) -> dict[str, Any]:
+    """The variables that an expression sees of a request."""
+    request = request_json(attributes, resource, served, "")
+    del request["uid"]
+    return {
+        "object": shown(attributes, served, attributes.obj),
+        "oldObject": shown(attributes, served, attributes.old),
+        "request": request,
+        "namespaceObject": None,
+        "params": None,
+    }
+
+
 def _resource_json(resource: Resource) -> dict[str, str]:
     return {
         "group": resource.group,

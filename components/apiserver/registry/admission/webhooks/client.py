@@ -193,6 +193,8 @@ def _failure_text(error: aiohttp.ClientError, url: URL, dialled: str) -> str:
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"dial tcp: lookup {url.host}: no such host"
+    if "WRONG_VERSION_NUMBER" in str(error):
+        return "http: server gave HTTP response to HTTPS client"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return f"tls: {error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):

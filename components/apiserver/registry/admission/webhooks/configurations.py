@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from kubewire.components.apiserver.cel.policies import Condition, conditions
 from kubewire.components.apiserver.store import Event, Store
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
@@ -22,13 +24,18 @@ class Webhook:
     rules: tuple[Mapping[str, Any], ...]
     namespaces: LabelSelector
     objects: LabelSelector
-    conditions: tuple[Mapping[str, str], ...]
+    match_conditions: tuple[Mapping[str, str], ...]
     match_policy: str
     failure_policy: str
     side_effects: str
     reinvoked: bool
     timeout: int
     versions: tuple[str, ...]
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Compiled by the first request that the webhook's rules are about."""
+        return conditions(self.match_conditions)
 
 
 class Configurations:

@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from kubewire.components.apiserver import status
+from kubewire.components.apiserver.cel.engine import EvaluationError
+from kubewire.components.apiserver.cel.policies import all_hold
 from kubewire.components.apiserver.registry import patch
 from kubewire.components.apiserver.registry.admission import requests
+from kubewire.components.apiserver.registry.admission.changes import Decode, replace_object
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.reinvocations import Reinvocations
 from kubewire.components.apiserver.registry.admission.webhooks import reviews, rules
 from kubewire.components.apiserver.registry.admission.webhooks.client import (
     CallFailed,
@@ -35,9 +37,6 @@ from kubewire.components.apiserver.store import Store
 from kubewire.components.kubeapi.resources import KubeObject
 
 log = logging.getLogger(__name__)
-
-#: Metadata that a webhook cannot change, because the registry sets it.
-_KEPT = ("uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp")
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,6 @@ class Rejected(Exception):
         self.error = error
 
 
-#: Checks and prepares an object that a webhook changed; raises StatusError.
-Decode = Callable[[Served, KubeObject], None]
-
-
 class _WebhookPlugin(Plugin):
     """What both plugins share: which webhooks a request concerns, and one call."""
 
@@ -72,8 +67,6 @@ class _WebhookPlugin(Plugin):
         self._catalog = catalog
         self._client = client
         self._configurations = Configurations(store, f"{self.resource}.{GROUP}")
-        self._waiting: dict[tuple[str, str, str, str, Operation], bool] = {}
-        self._cached_for = (-1, -1)
 
     async def close(self) -> None:
         await self._client.close()
@@ -81,31 +74,23 @@ class _WebhookPlugin(Plugin):
     def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
         return not Resource(served.group, served.version, served.plural).exempt
 
-    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
-        """Whether such a request may have to wait for a webhook, whatever its content."""
-        webhooks = self._configurations.webhooks()
-        if not webhooks:
-            return False
-        state = (self._configurations.serial, self._catalog.serial)
-        if state != self._cached_for:
-            self._waiting.clear()
-            self._cached_for = state
-        key = (served.group, served.version, served.plural, subresource, operation)
-        found = self._waiting.get(key)
-        if found is None:
-            found = self._waiting[key] = self._may_concern(served, operation, subresource)
-        return found
+    @property
+    def serial(self) -> int:
+        return self._configurations.serial + self._catalog.serial
 
-    def _may_concern(self, served: Served, operation: Operation, subresource: str) -> bool:
+    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
         resource = Resource(served.group, served.version, served.plural, subresource)
-        # An object that is not in a namespace is its own for the scope of a rule.
+        webhooks = self._configurations.webhooks()
+        if not webhooks or resource.exempt:
+            return False
+        # For the scope of a rule an object without a namespace has an empty one.
         namespace = "any" if served.namespaced else ""
         others = requests.equivalents(self._catalog, resource)
-        return not resource.exempt and any(
+        return any(
             rules.first_match(
                 webhook.rules, resource, others, webhook.match_policy, operation, namespace
             )
-            for webhook in self._configurations.webhooks()
+            for webhook in webhooks
         )
 
     def _webhooks(self) -> tuple[Webhook, ...]:
@@ -133,7 +118,21 @@ class _WebhookPlugin(Plugin):
         if in_namespaces is None:
             raise status.not_found("", "namespaces", requests.namespace_of(attributes))
         served = requests.served_as(self._catalog, attributes, resource)
-        return Invocation(webhook, resource, served)
+        invocation = Invocation(webhook, resource, served)
+        return invocation if self._meets_conditions(invocation, attributes) else None
+
+    def _meets_conditions(self, invocation: Invocation, attributes: Attributes) -> bool:
+        webhook, served = invocation.webhook, invocation.served
+        if not webhook.conditions:
+            return True
+        try:
+            seen = requests.expression_values(attributes, invocation.resource, served)
+            return all_hold(webhook.conditions, seen)
+        except EvaluationError as error:
+            if webhook.failure_policy == "Ignore":
+                return False
+            own = attributes.served
+            raise status.forbidden(own.group, own.plural, attributes.name, str(error)) from error
 
     def _question(
         self, invocation: Invocation, attributes: Attributes, uid: str
@@ -203,7 +202,7 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         webhooks = self._webhooks()
         if not webhooks:
             return
-        again: _Reinvocations = attributes.memory.setdefault(self.name, _Reinvocations())
+        again: Reinvocations = attributes.memory.setdefault(self.name, Reinvocations())
         if attributes.reinvoked and again.output != attributes.obj:
             again.require()
         for webhook in webhooks:
@@ -251,38 +250,8 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         if not isinstance(patched, dict):
             raise status.internal_error("the patched document is not an object")
         changed = patched != before
-        if attributes.body_kind is None:
-            self._decode(served, patched)
-            patched = served.to_storage(patched)
-            self._keep_system_fields(attributes, patched)
-        attributes.obj.clear()
-        attributes.obj.update(patched)
+        replace_object(attributes, served, patched, self._decode)
         return changed
-
-    def _keep_system_fields(self, attributes: Attributes, patched: KubeObject) -> None:
-        metadata, own = patched["metadata"], attributes.obj["metadata"]
-        for key in _KEPT:
-            metadata.pop(key, None)
-            if key in own:
-                metadata[key] = own[key]
-        if metadata.get("name"):
-            attributes.name = metadata["name"]
-        else:
-            metadata["name"] = own["name"]
-
-
-class _Reinvocations:
-    """What the first run of the chain leaves for the second (webhookReinvokeContext)."""
-
-    def __init__(self) -> None:
-        self.output: Any = None
-        #: Webhooks with IfNeeded that were asked since the last change.
-        self.asked: set[str] = set()
-        self.required: set[str] = set()
-
-    def require(self) -> None:
-        self.required |= self.asked
-        self.asked.clear()
 
 
 class ValidatingAdmissionWebhook(_WebhookPlugin):
