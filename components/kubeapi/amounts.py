@@ -37,6 +37,9 @@ class Amount:
         form = self if self.value else other
         return Amount(self.value - other.value, form.binary)
 
+    def __gt__(self, other: Amount) -> bool:
+        return self.value > other.value
+
     def __str__(self) -> str:
         """The canonical text: the largest unit of which it is a whole number."""
         if self.binary and abs(self.value) >= 1024:
@@ -72,12 +75,4 @@ def added(one: Mapping[str, Amount], other: Mapping[str, Amount]) -> Amounts:
     result = dict(one)
     for name, amount in other.items():
         result[name] = result[name] + amount if name in result else amount
-    return result
-
-
-def largest(one: Mapping[str, Amount], other: Mapping[str, Amount]) -> Amounts:
-    result = dict(one)
-    for name, amount in other.items():
-        if name not in result or amount.value > result[name].value:
-            result[name] = amount
     return result

@@ -5,10 +5,11 @@ The scheduler chooses a node by it, and the kubelet admits the pod by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from kubewire.components.kubeapi.amounts import Amount
 from kubewire.components.kubeapi.quantity import milli_value, value
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _SIDECAR = "Always"
 
+#: A number of units, or an exact amount.
+N = TypeVar("N", int, Amount)
 #: Resource -> amount: milli-units of cpu, whole units of everything else.
 Requests = dict[str, int]
 
@@ -42,23 +45,9 @@ def amount(resource: str, quantity: str | int) -> int:
 def total_requests(spec: PodSpec, defaults: Mapping[str, int]) -> Requests:
     """Sums the requests of a pod as the kubelet and upstream's scheduler do.
 
-    The result is the larger of what the containers need together and what any init container needs
-    while the sidecars started before it run, plus the overhead. Requests on the level of the pod
-    override it (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/).
+    Requests on the level of the pod override those of its containers.
     """
-    running: Requests = {}
-    for container in spec.get("containers") or []:
-        _add(running, _requests(container, defaults))
-    sidecars: Requests = {}
-    peak: Requests = {}
-    for container in spec.get("initContainers") or []:
-        own = _requests(container, defaults)
-        if container.get("restartPolicy") == _SIDECAR:
-            _add(sidecars, own)
-            _add(running, own)
-            own = {}
-        _raise(peak, {key: own.get(key, 0) + sidecars.get(key, 0) for key in {*own, *sidecars}})
-    _raise(running, peak)
+    running = together(spec, lambda container: _requests(container, defaults))
     pod_level = (spec.get("resources") or {}).get("requests") or {}
     running |= {key: amount(key, quantity) for key, quantity in pod_level.items()}
     _add(
@@ -68,19 +57,45 @@ def total_requests(spec: PodSpec, defaults: Mapping[str, int]) -> Requests:
     return running
 
 
+def together(spec: Mapping[str, Any], own: Callable[[Any], dict[str, N]]) -> dict[str, N]:
+    """What the containers of a pod need, given what each needs alone.
+
+    It is the larger of what they need together and what any init container needs while the
+    sidecars started before it run
+    (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/).
+    """
+    running: dict[str, N] = {}
+    for container in spec.get("containers") or []:
+        _add(running, own(container))
+    sidecars: dict[str, N] = {}
+    peak: dict[str, N] = {}
+    for container in spec.get("initContainers") or []:
+        needed = own(container)
+        if container.get("restartPolicy") == _SIDECAR:
+            _add(sidecars, needed)
+            _add(running, needed)
+            needed = {}
+        beside = dict(sidecars)
+        _add(beside, needed)
+        _raise(peak, beside)
+    _raise(running, peak)
+    return running
+
+
 def _requests(container: Container, defaults: Mapping[str, int]) -> Requests:
     given = (container.get("resources") or {}).get("requests") or {}
     return {**defaults, **{key: amount(key, quantity) for key, quantity in given.items()}}
 
 
-def _add(total: Requests, more: Mapping[str, int]) -> None:
+def _add(total: dict[str, N], more: Mapping[str, N]) -> None:
     for key, number in more.items():
-        total[key] = total.get(key, 0) + number
+        total[key] = total[key] + number if key in total else number
 
 
-def _raise(total: Requests, floor: Mapping[str, int]) -> None:
+def _raise(total: dict[str, N], floor: Mapping[str, N]) -> None:
     for key, number in floor.items():
-        total[key] = max(total.get(key, 0), number)
+        if key not in total or number > total[key]:
+            total[key] = number
 
 
 def host_ports(spec: PodSpec) -> tuple[HostPort, ...]:

@@ -1,7 +1,5 @@
-"""What a pod as a whole asks for (k8s.io/component-helpers/resource: PodRequests, PodLimits).
-
-Containers run side by side, so their amounts add up. Init containers run one after the other, so
-the largest of them counts, beside the sidecars that run already.
+"""What a pod as a whole asks for, in exact amounts (k8s.io/component-helpers/resource: PodRequests,
+PodLimits). Quotas and LimitRanges bound it.
 """
 
 from __future__ import annotations
@@ -9,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubewire.components.kubeapi.amounts import Amounts, added, largest, parsed
+from kubewire.components.kubeapi.amounts import Amounts, added, parsed
+from kubewire.components.kubeapi.podneeds import together
 
 
 def pod_requests(spec: Mapping[str, Any]) -> Amounts:
@@ -21,20 +20,7 @@ def pod_limits(spec: Mapping[str, Any]) -> Amounts:
 
 
 def _total(spec: Mapping[str, Any], field: str) -> Amounts:
-    running: Amounts = {}
-    for container in spec.get("containers") or ():
-        running = added(running, _own(container, field))
-    sidecars: Amounts = {}
-    peak: Amounts = {}
-    for container in spec.get("initContainers") or ():
-        own = _own(container, field)
-        if container.get("restartPolicy") == "Always":
-            sidecars = added(sidecars, own)
-            running = added(running, own)
-            peak = largest(peak, sidecars)
-        else:
-            peak = largest(peak, added(sidecars, own))
-    total = largest(running, peak) | _own(spec, field)
+    total = together(spec, lambda container: _own(container, field)) | _own(spec, field)
     overhead = parsed(spec.get("overhead") or {})
     if field == "limits":
         # Without a limit the overhead adds nothing.
