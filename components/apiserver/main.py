@@ -12,6 +12,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kubewire.components.apiserver import openapi, options
@@ -198,6 +199,7 @@ def build(
         settings.advertised,
         port,
         settings.service_cluster_ip_range,
+        Path(settings.client_ca_file).read_text() if settings.client_ca_file else "",
     )
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 

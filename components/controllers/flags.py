@@ -20,8 +20,8 @@ WITHOUT_EFFECT = frozenset(
     authentication-kubeconfig authentication-skip-lookup authentication-token-webhook-cache-ttl
     authentication-tolerate-lookup-failure authorization-always-allow-paths authorization-kubeconfig
     authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl cert-dir
-    cidr-allocator-type client-ca-file cloud-config cloud-provider cluster-name cluster-signing-cert-file
-    cluster-signing-duration cluster-signing-key-file cluster-signing-kube-apiserver-client-cert-file
+    cidr-allocator-type client-ca-file cloud-config cloud-provider cluster-name
+    cluster-signing-duration cluster-signing-kube-apiserver-client-cert-file
     cluster-signing-kube-apiserver-client-key-file cluster-signing-kubelet-client-cert-file
     cluster-signing-kubelet-client-key-file cluster-signing-kubelet-serving-cert-file
     cluster-signing-kubelet-serving-key-file cluster-signing-legacy-unknown-cert-file
@@ -70,6 +70,8 @@ class Options:
     mask_size_ipv4: int = 24
     mask_size_ipv6: int = 64
     root_ca_file: str = ""
+    signing_certificate: str = ""
+    signing_key: str = ""
     node_monitor_period: float = 5.0
     node_monitor_grace_period: float = 50.0
     node_startup_grace_period: float = 60.0
@@ -120,6 +122,8 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
     add("--node-cidr-mask-size-ipv4", type=int, default=0)
     add("--node-cidr-mask-size-ipv6", type=int, default=0)
     add("--root-ca-file", default="")
+    add("--cluster-signing-cert-file", default="")
+    add("--cluster-signing-key-file", default="")
     add("--node-monitor-period", type=flag(parse_duration), default=5.0)
     add("--node-monitor-grace-period", type=flag(parse_duration), default=50.0)
     add("--node-startup-grace-period", type=flag(parse_duration), default=60.0)
@@ -190,6 +194,8 @@ def options(
         mask_size_ipv4=sizes[4],
         mask_size_ipv6=sizes[6],
         root_ca_file=given.root_ca_file,
+        signing_certificate=given.cluster_signing_cert_file,
+        signing_key=given.cluster_signing_key_file,
         node_monitor_period=given.node_monitor_period,
         node_monitor_grace_period=given.node_monitor_grace_period,
         node_startup_grace_period=given.node_startup_grace_period,

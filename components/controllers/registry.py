@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kubewire.components.controllers.autoscaling.controller import HorizontalPodAutoscalerController
+from kubewire.components.controllers.certificates import CertificateCleaner, CertificateSigner
 from kubewire.components.controllers.clusterroleaggregation.controller import (
     ClusterRoleAggregationController,
 )
@@ -67,6 +68,8 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "persistentvolume-protection-controller": VolumeProtection,
     "ephemeral-volume-controller": EphemeralVolumeController,
     "local-path-provisioner": LocalPathProvisioner,
+    "certificatesigningrequest-signing-controller": CertificateSigner,
+    "certificatesigningrequest-cleaner-controller": CertificateCleaner,
     "pod-garbage-collector-controller": PodGarbageCollector,
     "clusterrole-aggregation-controller": ClusterRoleAggregationController,
     "garbage-collector-controller": GarbageCollector,
@@ -94,6 +97,8 @@ ALIASES = {
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
+    "csrsigning": "certificatesigningrequest-signing-controller",
+    "csrcleaner": "certificatesigningrequest-cleaner-controller",
     "persistentvolume-binder": "persistentvolume-binder-controller",
     "pvc-protection": "persistentvolumeclaim-protection-controller",
     "pv-protection": "persistentvolume-protection-controller",

@@ -85,6 +85,7 @@ class Settings:
     backoff: BackoffPolicy = DEFAULT_BACKOFF
     config_map_and_secret_strategy: str = "Watch"
     serialize_image_pulls: bool = True
+    make_iptables_util_chains: bool = True
 
 
 def duration(text: object) -> float:
@@ -161,6 +162,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "configMapAndSecretChangeDetectionStrategy": (
         "config_map_and_secret_strategy", _choice("Watch", "Get", "Cache")),
     "serializeImagePulls": ("serialize_image_pulls", _bool),
+    "makeIPTablesUtilChains": ("make_iptables_util_chains", _bool),
     "crashLoopBackOff.maxContainerRestartPeriod": ("backoff", None),
 }  # fmt: skip
 
@@ -179,7 +181,7 @@ WITHOUT_EFFECT = frozenset(
     evictionSoftGracePeriod failCgroupV1 featureGates hairpinMode httpCheckFrequency imageGCHighThresholdPercent
     imageGCLowThresholdPercent imageMaximumGCAge imageMinimumGCAge imagePullCredentialsVerificationPolicy
     imageServiceEndpoint iptablesDropBit iptablesMasqueradeBit kernelMemcgNotification kubeAPIBurst kubeAPIQPS
-    kubeReserved kubeReservedCgroup kubeletCgroups localStorageCapacityIsolation logging makeIPTablesUtilChains
+    kubeReserved kubeReservedCgroup kubeletCgroups localStorageCapacityIsolation logging
     maxOpenFiles maxParallelImagePulls memoryManagerPolicy memoryReservationPolicy memorySwap memoryThrottlingFactor
     mergeDefaultEvictionSettings nodeStatusMaxImages oomScoreAdj podCIDR podPidsLimit podsPerCore
     preloadedImagesVerificationAllowlist protectKernelDefaults providerID qosReserved readOnlyPort registryBurst

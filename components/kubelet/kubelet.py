@@ -29,7 +29,7 @@ from kubewire.components.kubeapi.events import EventRecorder
 from kubewire.components.kubeapi.fields import only
 from kubewire.components.kubeapi.informer import Informer
 from kubewire.components.kubeapi.resources import PODS, SERVICES
-from kubewire.components.kubelet import pods
+from kubewire.components.kubelet import firewall, pods
 from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.downward import NodeFacts
 from kubewire.components.kubelet.images.catalogue import Catalogue
@@ -201,6 +201,8 @@ class Kubelet:
             self._watch_network(),
             self._measure(),
         ]
+        if self.settings.make_iptables_util_chains:
+            jobs.append(firewall.keep())
         if self.static_pods is not None:
             jobs.append(self._run_static_pods(self.static_pods))
         try:

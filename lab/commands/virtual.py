@@ -159,7 +159,8 @@ def _of_kubewire(inner: argparse.Namespace | None) -> tuple[Needs, list[Path]]:
 def visible(command: Sequence[str] = ()) -> list[Path]:
     """The folders that a command line needs: the code, the working folder, and those of files that
     its arguments name."""
-    named_ = [Path(word).resolve() for word in command if "/" in word and Path(word).exists()]
+    # os.path.exists, because a script of `sh -c` may be longer than a path, which Path refuses.
+    named_ = [Path(word).resolve() for word in command if "/" in word and os.path.exists(word)]  # noqa: PTH110
     return [
         *build.code_folders(),
         Path.cwd(),

@@ -101,3 +101,11 @@ def test_the_kernels_to_choose_from_are_those_there_are() -> None:
     assert ("auto", *(kernel.name for kernel in KERNELS)) == virtual.CHOICES
     parsed = build_parser().parse_args(["vm", "run", "--kernel", "qemu", "--", "true"])
     assert (parsed.kernel, parsed.arguments[-1]) == ("qemu", "true")
+
+
+def test_a_script_that_is_longer_than_a_path_is_no_path(tmp_path: Path) -> None:
+    named = tmp_path / "script"
+    named.write_text("")
+    script = "cat /etc/hostname; " * 1000
+    before = virtual.visible(["sh", "-c", "true"])
+    assert virtual.visible(["sh", "-c", script, "a\0/b", str(named)]) == [*before, tmp_path]

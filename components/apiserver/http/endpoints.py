@@ -58,7 +58,11 @@ from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
 
 _MIN_WATCH_SECONDS = 1800
-_STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
+_STRATEGIES: dict[str, Strategy] = {
+    "status": "status",
+    "approval": "approval",
+    "finalize": "raw",
+}
 
 #: Group, version and kind of the body that a subresource's POST takes.
 _SCALE = ("autoscaling", "v1", "Scale")
@@ -314,7 +318,7 @@ class Endpoints:
         options = replace(options, findings=findings, patch_text=shown)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, call.other_shape)
-        strategy: Strategy = "status" if info.subresource == "status" else "main"
+        strategy = _STRATEGIES.get(info.subresource, "main")
         result = self.registry.update(
             served,
             info.namespace,

@@ -374,7 +374,7 @@ class ApiServer:
         verb = info.verb
         if name == "scale" and verb == "get":
             return self.endpoints.scale
-        if name in ("status", "scale") and verb in ("get", "update", "patch"):
+        if name in ("status", "scale", "approval") and verb in ("get", "update", "patch"):
             endpoints = {
                 "get": self.endpoints.get,
                 "update": self.endpoints.update,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from kubewire.components.apiserver.kinds.cluster import (
+    certificatesigningrequest,
     customresourcedefinition,
+    devices,
     event,
+    flowcontrol,
     lease,
     namespace,
     node,
@@ -12,6 +15,7 @@ from kubewire.components.apiserver.kinds.cluster import (
     priorityclass,
     quotas,
     rbac,
+    runtimeclass,
     serviceaccount,
     webhooks,
 )
@@ -30,6 +34,7 @@ from kubewire.components.apiserver.kinds.services import (
 )
 from kubewire.components.apiserver.kinds.spec import KindSpec
 from kubewire.components.apiserver.kinds.storage import (
+    csi,
     persistentvolume,
     persistentvolumeclaim,
     storageclass,
@@ -93,4 +98,17 @@ KINDS: tuple[KindSpec, ...] = (
     priorityclass.KIND,
     lease.KIND,
     endpointslice.KIND,
+    certificatesigningrequest.KIND,
+    runtimeclass.KIND,
+    csi.DRIVER_KIND,
+    csi.NODE_KIND,
+    csi.CAPACITY_KIND,
+    csi.ATTACHMENT_KIND,
+    csi.ATTRIBUTES_KIND,
+    flowcontrol.SCHEMA_KIND,
+    flowcontrol.LEVEL_KIND,
+    devices.CLAIM_KIND,
+    devices.TEMPLATE_KIND,
+    devices.CLASS_KIND,
+    devices.SLICE_KIND,
 )

@@ -222,6 +222,8 @@ class KindSpec:
     prepare_create: Callable[[KubeObject], None] = _nothing
     prepare_update: Callable[[KubeObject, KubeObject], None] = _nothing_on_update
     prepare_status_update: Callable[[KubeObject, KubeObject], None] = _nothing_on_update
+    #: For the subresource approval of certificate signing requests.
+    prepare_approval: Callable[[KubeObject, KubeObject], None] = _nothing_on_update
     prepare_delete: Callable[[KubeObject], None] = _nothing
     validate_create: Callable[[KubeObject], list[FieldError]] = _no_errors
     validate_update: Callable[[KubeObject, KubeObject], list[FieldError]] = _no_update_errors

@@ -59,7 +59,8 @@ def apply_patch(
     def transform(live: KubeObject) -> KubeObject:
         return applied(live, config, fields, identity, served.api_version, key, options.force)
 
-    strategy: Strategy = "status" if subresource == "status" else "main"
+    strategies: dict[str, Strategy] = {"status": "status", "approval": "approval"}
+    strategy = strategies.get(subresource, "main")
     return registry.update(
         served, namespace, name, transform, options, strategy, track=False, subresource=subresource
     )

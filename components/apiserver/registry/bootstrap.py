@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from kubewire.components.apiserver.kinds.cluster import flowcontrol
 from kubewire.components.apiserver.kinds.cluster.priorityclass import (
     PRIORITYCLASSES,
     SYSTEM_PRIORITIES,
@@ -26,6 +27,7 @@ from kubewire.components.apiserver.registry.registry import Registry, WriteOptio
 from kubewire.components.apiserver.status import StatusError
 from kubewire.components.apiserver.store import Event, Key
 from kubewire.components.kubeapi.resources import (
+    CONFIGMAPS,
     ENDPOINTS,
     ENDPOINTSLICES,
     NAMESPACES,
@@ -49,6 +51,7 @@ _PRIORITY_CLASSES = {
 }
 _OPTIONS = WriteOptions(field_manager="kube-apiserver", field_validation="Ignore")
 _NAME = "kubernetes"
+_TRUST = "extension-apiserver-authentication"
 
 
 def first_address(cidr: str) -> str:
@@ -60,6 +63,11 @@ def _cidrs(flag: str) -> list[str]:
     return [cidr.strip() for cidr in flag.split(",")]
 
 
+def _with_missing(given: KubeObject, obj: KubeObject) -> KubeObject:
+    """The object with the fields that it lacks; what a user changed stays."""
+    return given | obj
+
+
 @dataclass
 class Bootstrap:
     """reconcile() creates what is missing; keep() also repairs it after every change."""
@@ -69,6 +77,8 @@ class Bootstrap:
     advertise_address: str
     port: int
     service_cidr: str
+    #: The certificate authority of client certificates, in PEM.
+    client_ca: str = ""
     _due: bool = field(default=False, init=False)
 
     def reconcile(self) -> None:
@@ -81,6 +91,11 @@ class Bootstrap:
         for name, description in _PRIORITY_CLASSES.items():
             fields = {"value": SYSTEM_PRIORITIES[name], "description": description}
             self._ensure(PRIORITYCLASSES, "", name, partial(operator.or_, fields))
+        for resource, obj in flowcontrol.mandatory():
+            given = {"spec": obj["spec"]}
+            self._ensure(resource, "", obj["metadata"]["name"], partial(_with_missing, given))
+        if self.client_ca:
+            self._ensure(CONFIGMAPS, "kube-system", _TRUST, self._trust)
         self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
         self._ensure_service_cidr_ready()
         self._ensure(SERVICES, "default", _NAME, self._service)
@@ -126,6 +141,10 @@ class Bootstrap:
                 self.registry.update(served, namespace, name, wanted, _OPTIONS)
         except StatusError as error:
             log.error("cannot keep %s %s/%s: %s", resource.plural, namespace, name, error)
+
+    def _trust(self, obj: KubeObject) -> KubeObject:
+        """How servers behind the aggregation layer check who calls them."""
+        return obj | {"data": (obj.get("data") or {}) | {"client-ca-file": self.client_ca}}
 
     def _service_cidr(self, obj: KubeObject) -> KubeObject:
         return obj | {"spec": obj.get("spec") or {"cidrs": _cidrs(self.service_cidr)}}

@@ -53,7 +53,7 @@ from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 log = logging.getLogger(__name__)
 
 #: "raw" changes what the caller says and nothing else; with "counted" it counts as a generation.
-Strategy = Literal["main", "status", "raw", "counted"]
+Strategy = Literal["main", "status", "approval", "raw", "counted"]
 _RAW = ("raw", "counted")
 #: Makes the new object from a copy of the old one, which it may change.
 Transform = Callable[[KubeObject], KubeObject]
@@ -403,7 +403,11 @@ class Registry:
             self._complete(served, new)
             return
         spec = served.spec
-        prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
+        prepare = {
+            "main": spec.prepare_update,
+            "status": spec.prepare_status_update,
+            "approval": spec.prepare_approval,
+        }[strategy]
         self._prepare(served, lambda: spec.default(new))
         if not admitted:
             admit(attributes)
@@ -428,7 +432,7 @@ class Registry:
                 raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
         if strategy == "main":
             self._validate(served, new, lambda: spec.validate_update(new, old))
-        elif strategy == "status":
+        elif strategy in ("status", "approval"):
             self._validate(served, new, lambda: spec.validate_status_update(new, old))
 
     def _check_preconditions(

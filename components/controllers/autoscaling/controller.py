@@ -77,10 +77,8 @@ class HorizontalPodAutoscalerController(KeyedController):
         step = plan(hpa, target, self._histories.get(uid, History()), now)
         if step.rescale is not None:
             try:
-                patch = {"spec": {"replicas": step.rescale}}
-                await self.client.patch(
-                    resource, reference["name"], patch, key[0], subresource="scale"
-                )
+                scale["spec"] = {**(scale.get("spec") or {}), "replicas": step.rescale}
+                await self.client.update(resource, scale, subresource="scale")
             except ApiError as error:
                 text = f"New size: {step.rescale}; reason: {step.reason}; error: {error.message}"
                 self.events.event(hpa, "Warning", "FailedRescale", text)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
+from kubewire.components.apiserver.registry.admission.certificates import (
+    CertificateRequester,
+    CertificateSubjectRestriction,
+)
 from kubewire.components.apiserver.registry.admission.default_ingress_class import (
     DefaultIngressClass,
 )
@@ -47,6 +51,8 @@ PLUGINS: tuple[type[Plugin], ...] = (
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
     RuntimeClass,
+    CertificateRequester,
+    CertificateSubjectRestriction,
     DefaultIngressClass,
     PodTopologyLabels,
 )
