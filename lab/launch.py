@@ -132,9 +132,23 @@ def _components(spec: LabSpec) -> None:
     same node."""
     if not spec.components or not spec.kubernetes:
         return
-    from kubewire.lab.bringup.components import component_specs, taken_name
+    from kubewire.lab.bringup.components import (
+        ETCD,
+        component_specs,
+        taken_name,
+        unknown_program,
+    )
 
-    if taken := taken_name(component_specs(spec, spec.plan, "", "")):
+    if name := unknown_program(spec):
+        raise UsageError(f"components: no node that {name} is for runs a component of this name")
+    listed = list(component_specs(spec, spec.plan, "", ""))
+    etcd = next((one.argv[0] for one in listed if one.name == ETCD), "")
+    if etcd and not Path(etcd).exists():
+        raise UsageError(
+            f"components: an API server of your own needs {etcd}; install the package etcd-server, "
+            "or name one with program"
+        )
+    if taken := taken_name(listed):
         raise UsageError(
             f"components: {taken.host} runs the lab's own {taken.name}; give yours another name",
         )

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mininet.link import Intf, TCIntf
@@ -170,15 +171,29 @@ def _pass_bytes(terminal: int) -> None:
 
 
 def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str]:
-    """fstab(5): a tmpfs on each directory, then binds of the shared paths, held open as descriptors
-    60, 61, ..."""
+    """fstab(5): a tmpfs on each directory, then binds of the shared folders, held open as
+    descriptors 60, 61, ..."""
     modes = {"/tmp": "1777"}
     lines = [
         f"node-private {path} tmpfs nodev,mode={modes.get(path, '755')} 0 0" for path in directories
     ]
     for descriptor, path in enumerate(shared, start=60):
+        if not Path(path).is_dir():
+            continue
         lines.append(f"/proc/self/fd/{descriptor}/. {_escaped(path)} none bind,X-mount.mkdir 0 0")
     return lines
+
+
+def bind_files(shared: Sequence[str]) -> str:
+    """Shell commands that bind the shared files, for which mount(8) makes no mount point."""
+    commands = ""
+    for descriptor, path in enumerate(shared, start=60):
+        if Path(path).is_dir():
+            continue
+        target = shlex.quote(path)
+        commands += f"mkdir -p {shlex.quote(str(Path(path).parent))}; : > {target}; "
+        commands += f"mount -n -c --bind /proc/self/fd/{descriptor} {target}; "
+    return commands
 
 
 def _escaped(path: str) -> str:
@@ -219,7 +234,7 @@ class MachineHost(_Shell, Host):  # type: ignore[misc]
             table.flush()
             self.run(
                 f"{hold}mkdir -p {' '.join(self.privateDirs)}; mount -n -c -a -T {shlex.quote(table.name)}; "
-                f"{release}mkdir -p /run/netns /run/lock",
+                f"{bind_files(self._shared)}{release}mkdir -p /run/netns /run/lock",
             )
 
     def configDefault(self, **_: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubewire.components import addon
@@ -15,10 +15,13 @@ from kubewire.lab.bringup import router_packages, routers
 from kubewire.lab.bringup.networks import installation_of, pod_addresses_of
 from kubewire.lab.bringup.pki import Authority, signing_key
 from kubewire.scenarios.engine.file import nodefiles, upstream
+from kubewire.scenarios.engine.file.parts import Component
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
 
 API_PORT = 6443
+#: Of Debian's package etcd-server.
+ETCD_PROGRAM = "/usr/bin/etcd"
 ETC = "/etc/kubernetes"
 PKI = f"{ETC}/pki"
 ADMIN_CONF = f"{ETC}/admin.conf"
@@ -34,6 +37,20 @@ DNS_HOST = "dns"
 #: The nameserver of a lab without that host: an address that nobody has (TEST-NET-1 of RFC 5737),
 #: because CoreDNS does not start without one to forward to.
 NO_NAMESERVER = ("192.0.2.53",)
+APISERVER = "apiserver"
+ETCD = "etcd"
+#: Leads the door to an API server that cannot inherit it.
+RELAY = "api-relay"
+#: Upstream's names for components, in a lab file.
+_UPSTREAM_NAMES = {
+    "kube-apiserver": APISERVER,
+    "kube-controller-manager": "controllers",
+    "kube-scheduler": "scheduler",
+    "flanneld": "flannel",
+}
+#: Flags of our API server alone, which another one does not get.
+_OUR_FLAGS = ("--storage-path=", "--listen-fd=")
+_ETCD_URL = "http://127.0.0.1:2379"
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
@@ -64,6 +81,11 @@ class ComponentSpec:
     door: bool = False
     argv: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def serves_api(self) -> bool:
+        """Whether everything else needs it first."""
+        return self.name in (APISERVER, ETCD, RELAY)
 
     @property
     def command(self) -> str:
@@ -106,6 +128,83 @@ def component_specs(
     spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str
 ) -> Iterator[ComponentSpec]:
     """Every component of a lab, in the order in which kubeadm would bring them up."""
+    programs = _programs(spec)
+    for component in _own_components(spec, plan, runtime_socket, catalogue):
+        program = programs.get((component.name, component.host))
+        if program is None:
+            yield component
+            continue
+        if component.name == APISERVER:
+            etcd = programs.get((ETCD, component.host))
+            yield _etcd(component.host, etcd.program if etcd else ETCD_PROGRAM)
+            yield _relay(plan.nodes[0])
+        yield _replaced(component, program)
+    yield from user_components(spec)
+
+
+def _programs(spec: LabSpec) -> dict[tuple[str, str], Component]:
+    """The programs of the lab file that replace components, by component and node."""
+    return {
+        (_UPSTREAM_NAMES.get(one.name, one.name), node): one
+        for one in spec.components
+        if one.program
+        for node in nodefiles.chosen(one.nodes, spec.nodes)
+    }
+
+
+def unknown_program(spec: LabSpec) -> str:
+    """The name of a program for which no component of the lab runs on any of its nodes; "" if
+    there is none."""
+    own = {(one.name, one.host) for one in _own_components(spec, spec.plan, "", "")}
+    programs = _programs(spec)
+    own |= {(ETCD, host) for name, host in own & programs.keys() if name == APISERVER}
+    used = {program.name for key, program in programs.items() if key in own}
+    return next((one.name for one in spec.components if one.program and one.name not in used), "")
+
+
+def _replaced(component: ComponentSpec, program: Component) -> ComponentSpec:
+    """The user's program in place of a component. An API server has its objects in etcd."""
+    args = component.args
+    if component.name == APISERVER:
+        args = (
+            *(arg for arg in args if not arg.startswith(_OUR_FLAGS)),
+            f"--etcd-servers={_ETCD_URL}",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+        )
+    return replace(
+        component,
+        main="",
+        args=(),
+        argv=(program.program, *args),
+        environment=program.env,
+        door=False,
+    )
+
+
+def _relay(node: Machine) -> ComponentSpec:
+    where = (str(DOOR_FD), node.address, str(API_PORT))
+    main = "kubewire.lab.bringup.relay:main"
+    return ComponentSpec(RELAY, node.name, main, where, door=True, role=Role.CONTROL_PLANE)
+
+
+def _etcd(node: str, program: str) -> ComponentSpec:
+    peer = "http://127.0.0.1:2380"
+    flags = {
+        "--name": node,
+        "--data-dir": "/var/lib/etcd/member",
+        "--listen-client-urls": _ETCD_URL,
+        "--advertise-client-urls": _ETCD_URL,
+        "--listen-peer-urls": peer,
+        "--initial-advertise-peer-urls": peer,
+        "--initial-cluster": f"{node}={peer}",
+    }
+    return ComponentSpec(ETCD, node, argv=(program, *_flat(flags)), role=Role.CONTROL_PLANE)
+
+
+def _own_components(
+    spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str
+) -> Iterator[ComponentSpec]:
     yield from _routers(spec, plan)
     control_plane = plan.nodes[0]
     yield _apiserver(spec, control_plane)
@@ -125,7 +224,6 @@ def component_specs(
         yield ComponentSpec(
             "dns", DNS_HOST, resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE
         )
-    yield from user_components(spec)
 
 
 def _network_component(process: addon.Process) -> ComponentSpec:
@@ -134,8 +232,8 @@ def _network_component(process: addon.Process) -> ComponentSpec:
 
 
 def user_components(spec: LabSpec) -> Iterator[ComponentSpec]:
-    """The processes that the lab file names for its nodes."""
-    for component in spec.components:
+    """The processes that the lab file names for its nodes besides the lab's own."""
+    for component in (one for one in spec.components if one.command):
         for node in nodefiles.chosen(component.nodes, spec.nodes):
             yield ComponentSpec(
                 component.name,

@@ -105,9 +105,9 @@ class Lab:
             self._write_files()
         with self._step("API server"):
             self._know_components()
-            self._start_components([one for one in self.components.values() if one.door])
+            self._start_components([one for one in self.components.values() if one.serves_api])
         with self._step("controllers, kubelets, kube-proxies, network agents"):
-            self._start_components([one for one in self.components.values() if not one.door])
+            self._start_components([one for one in self.components.values() if not one.serves_api])
         try:
             self._until_ready()
         except BringUpFailed as error:

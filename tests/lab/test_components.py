@@ -16,10 +16,12 @@ from kubewire.lab.bringup.components import (
     component_specs,
     node_files,
     taken_name,
+    unknown_program,
     upstream_dns,
 )
 from kubewire.lab.bringup.networks import cluster_of
 from kubewire.lab.bringup.pki import Authority
+from kubewire.scenarios.engine.file.document import SpecError
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.scenarios.engine.file.topologyfile import Topology
 from kubewire.topologies.plan import TopologyPlan
@@ -178,6 +180,65 @@ def test_a_users_component_runs_on_the_nodes_whose_names_match() -> None:
         ("watch@worker-1", ("/usr/bin/sleep", "9"), (("A", "b"),))
     ]
     assert taken_name(listed) is None
+
+
+def program(name: str, nodes: str = "*") -> dict[str, str]:
+    return {"name": name, "program": f"/srv/{name}", "nodes": nodes}
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("kube-proxy", "kube-proxy@worker-1"),
+        ("kube-scheduler", "scheduler@control-plane"),
+        ("kube-controller-manager", "controllers@control-plane"),
+        ("flanneld", "flannel@worker-1"),
+    ],
+)
+def test_a_program_gets_the_flags_of_the_component_that_it_replaces(name: str, own: str) -> None:
+    ours = {one.id: one for one in component_specs(*of({}), "/s", "")}
+    spec, plan = of({"components": [program(name, own.partition("@")[2])]})
+    theirs = {one.id: one for one in component_specs(spec, plan, "/s", "")}
+    assert theirs[own].argv == (f"/srv/{name}", *ours[own].args)
+    assert (theirs[own].main, theirs[own].role) == ("", ours[own].role)
+    assert {key: one for key, one in theirs.items() if key != own} == {
+        key: one for key, one in ours.items() if key != own
+    }
+    assert [share.path for share in spec.share] == [f"/srv/{name}"]
+    assert LabSpec.parse(spec.as_dict()) == spec
+    assert taken_name(theirs.values()) is None
+
+
+def test_an_api_server_of_the_users_own_gets_an_etcd_and_a_way_from_the_door() -> None:
+    spec, plan = of({"components": [program("kube-apiserver", "control-plane")]})
+    listed = {one.name: one for one in component_specs(spec, plan, "/s", "") if one.serves_api}
+    assert list(listed) == ["etcd", "api-relay", "apiserver"]
+    flags = listed["apiserver"].argv
+    assert "--etcd-servers=http://127.0.0.1:2379" in flags
+    assert "--authorization-mode=Node,RBAC" in flags
+    assert not [flag for flag in flags if flag.startswith(("--storage-path", "--listen-fd"))]
+    assert [one.name for one in listed.values() if one.door] == ["api-relay"]
+    assert listed["etcd"].argv[0] == "/usr/bin/etcd"
+    own = [program("kube-apiserver", "control-plane"), program("etcd", "control-plane")]
+    spec, plan = of({"components": own})
+    assert unknown_program(spec) == ""
+    assert {one.name: one for one in component_specs(spec, plan, "/s", "")}["etcd"].argv[0] == "/srv/etcd"
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "unknown"),
+    [("kube-proxi", "*", "kube-proxi"), ("kube-scheduler", "worker-1", "kube-scheduler"), ("kube-proxy", "*", "")],
+    ids=["no component", "a component of another node", "a component"],
+)
+def test_a_program_replaces_a_component_that_there_is(name: str, nodes: str, unknown: str) -> None:
+    spec, _ = of({"components": [program(name, nodes)]})
+    assert unknown_program(spec) == unknown
+
+
+@pytest.mark.parametrize("given", [{}, {"command": ["/bin/true"], "program": "/bin/true"}], ids=["neither", "both"])
+def test_a_component_has_a_command_or_a_program(given: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="needs either command or program"):
+        LabSpec.parse({"components": [{"name": "x", **given}]})
 
 
 def test_a_users_component_cannot_have_the_name_of_the_labs_own() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.kubewire_cli import Cli
+from tests.lab.kubewire_cli import ROOT, Cli
 
 pytestmark = pytest.mark.lab
 
@@ -66,6 +67,13 @@ COREFILE = """\
     }
 }
 """
+#: Our kube-proxy as a program that the lab does not know.
+STRANGER = f"""\
+#!/bin/sh
+echo "a stranger: $@" >&2
+export PYTHONPATH={ROOT / "src"}
+exec {sys.executable} -m kubewire.components.kube_proxy "$@"
+"""
 LAB: dict[str, Any] = {
     "topology": {"workers": 1},
     "kubeProxy": {"iptables": {"masqueradeAll": True}, "conntrack": {"tcpBeLiberal": True}, "oomScoreAdj": 0},
@@ -95,7 +103,11 @@ def cli() -> Iterator[Cli]:
     own = Cli(folder)
     (folder / "web.yaml").write_text(WEB)
     (folder / "app.conf").write_text("port: 80\n")
-    (folder / "lab.yaml").write_text(json.dumps(LAB))
+    proxy = folder / "kube-proxy"
+    proxy.write_text(STRANGER)
+    proxy.chmod(0o755)
+    replacing = {"name": "kube-proxy", "program": str(proxy), "nodes": "worker-1"}
+    (folder / "lab.yaml").write_text(json.dumps(LAB | {"components": [*LAB["components"], replacing]}))
     done = own.run("up", "-f", str(folder / "lab.yaml"))
     (folder / "said").write_text(done.stderr)
     try:
@@ -124,6 +136,14 @@ def test_kube_proxy_works_by_the_fields_of_the_lab_file(cli: Cli) -> None:
         if "kubernetes:https cluster IP" in rule
     ]
     assert any("KUBE-MARK-MASQ" in rule and "! -s" not in rule for rule in to_kubernetes), to_kubernetes
+
+
+def test_a_program_of_the_users_own_runs_in_place_of_a_component(cli: Cli) -> None:
+    logs = cli.state / "default/logs"
+    flags = "--config=/var/lib/kube-proxy/config.conf --hostname-override=worker-1"
+    assert (logs / "kube-proxy@worker-1.log").read_text().startswith(f"a stranger: {flags}\n")
+    assert "a stranger" not in (logs / "kube-proxy@control-plane.log").read_text()
+    assert "KUBE-SERVICES" in on(cli, "worker-1", "iptables-save", "-t", "nat")
 
 
 def test_kubelet_and_controllers_work_by_the_fields_and_flags_of_the_lab_file(cli: Cli) -> None:

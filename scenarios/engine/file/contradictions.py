@@ -105,6 +105,9 @@ def _images(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
 def _components(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     there: dict[tuple[str, str], int] = {}
     for number, component in enumerate(spec.components):
+        if bool(component.command) == bool(component.program):
+            text = f"{component.name} needs either command or program"
+            yield ("components", number), text
         matching = nodefiles.chosen(component.nodes, spec.nodes)
         if not matching:
             text = f"{component.nodes} matches no node; there are {', '.join(spec.nodes)}"

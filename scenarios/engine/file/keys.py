@@ -307,7 +307,8 @@ KEYS: Mapping[str, Key] = {
         "Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}
     ),
     "components": Key(
-        "Your own processes on nodes. They start with kube-proxy and the kubelet, and are not restarted.",
+        "Your own processes on nodes, also in place of the lab's components. They start with kube-proxy and the "
+        "kubelet, and are not restarted.",
         more="`kubewire status` shows them, and their output is in logs/NAME@NODE.log. One that fails before the lab "
         "is ready ends bring-up. To reach the API, every node has /etc/kubernetes/kubelet.conf, and the control plane "
         "also /etc/kubernetes/admin.conf.",
@@ -321,6 +322,14 @@ KEYS: Mapping[str, Key] = {
     "components[].command": Key(
         "The program and its arguments. The lab sees /usr, and what share shows.",
         limits={"minItems": 1},
+    ),
+    "components[].program": Key(
+        "In place of command: a program of this machine that runs instead of the lab's own component of that name, "
+        "with the same flags, certificates and kubeconfigs.",
+        "an absolute path such as /srv/kube-proxy",
+        {"pattern": "^/[^\\0]*[^/\\0]$"},
+        more="The lab sees it under its path, without a share. [Real parts](real-parts.md) tells more of "
+        "them.",
     ),
     "components[].nodes": Key("The nodes that run it, as a pattern such as worker-*."),
     "components[].env": Key("Its environment, besides that of the node."),

@@ -8,7 +8,7 @@ and `as_dict` is the way back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from kubewire.components.addon import Choice
@@ -169,21 +169,24 @@ class Share:
 
 @dataclass(frozen=True)
 class Component:
-    """A process of the user's own on the nodes whose names match: command is an argv."""
+    """A process of the user's own on the nodes whose names match: command is an argv, or program
+    takes the place of the lab's own component of that name, with its flags."""
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    program: str = ""
     nodes: str = "*"
     env: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Component:
         env = tuple(sorted(data.get("env", {}).items()))
-        return cls(**{**data, "command": tuple(data["command"]), "env": env})
+        return cls(**{**data, "command": tuple(data.get("command", ())), "env": env})
 
     def as_dict(self) -> dict[str, Any]:
         """The form of a lab file."""
-        return {**asdict(self), "command": list(self.command), "env": dict(self.env)}
+        what = {"program": self.program} if self.program else {"command": list(self.command)}
+        return {"name": self.name, **what, "nodes": self.nodes, "env": dict(self.env)}
 
 
 def _hashable(value: Any) -> Any:

@@ -234,7 +234,7 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         images=tuple(
             (name, Image.of(image)) for name, image in sorted(data.get("images", {}).items())
         ),
-        share=tuple(Share.of(entry) for entry in data.get("share", ())),
+        share=_shares(data),
         hostUsers=data.get("hostUsers"),
         manifests=tuple(
             one
@@ -246,6 +246,15 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
             (path, nodefiles.of(entry)) for path, entry in sorted(data.get("files", {}).items())
         ),
     )
+
+
+def _shares(data: Mapping[str, Any]) -> tuple[Share, ...]:
+    """What the file shares, and the programs that take the place of the lab's components."""
+    shares = [Share.of(entry) for entry in data.get("share", ())]
+    given = {share.path for share in shares}
+    programs = {entry["program"] for entry in data.get("components", ()) if entry.get("program")}
+    outside = sorted(path for path in programs - given if not path.startswith("/usr/"))
+    return (*shares, *map(Share, outside))
 
 
 def _with_files(document: Document) -> Mapping[str, Any]:
