@@ -95,8 +95,8 @@ class Stored:
     changed.
 
     fields and frames are caches of the layers above: selectable fields, and encoded watch events,
-    which are kept only while a write notifies its listeners. frames has what a webhook converted,
-    too, until the object changes.
+    which are kept only while a write notifies its listeners. frames also has what a webhook
+    converted, until the object changes, and the object's message of lists in protobuf.
     """
 
     __slots__ = ("_obj", "body", "fields", "frames", "key", "revision")
@@ -123,8 +123,9 @@ class Stored:
         return result
 
     def forget(self) -> None:
-        """Drops the decoded form of a superseded revision; history needs only the bytes."""
+        """Drops all but the bytes of a superseded revision, which history needs."""
         self._obj = None
+        self.frames.clear()
 
 
 class Event(NamedTuple):

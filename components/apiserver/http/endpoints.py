@@ -310,7 +310,8 @@ class Endpoints:
             )
             return self._answer(call, result, shape)
         transform, findings = patching.transform(served, call.media_type, call.body, self.merge_key)
-        options = replace(options, findings=findings)
+        shown = patching.shown_as(call.media_type, call.body)
+        options = replace(options, findings=findings, patch_text=shown)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, call.other_shape)
         strategy: Strategy = "status" if info.subresource == "status" else "main"
@@ -497,7 +498,13 @@ def _protobuf_list(
 ) -> bytes:
     from kubewire.components.apiserver.http import protobuf_writer
 
-    contents = [protobuf_writer.content(registry.shown(served, item)) for item in items]
+    # A message is kept beside the watch's frames, since every informer lists the same objects.
+    cache = ("message", served.api_version)
+    contents = []
+    for item in items:
+        if (content := item.frames.get(cache)) is None:
+            content = item.frames[cache] = protobuf_writer.content(registry.shown(served, item))
+        contents.append(content)
     kind = f"{served.kind}List"
     return protobuf_writer.encode_list(served.api_version, kind, metadata, contents)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from kubewire.components.apiserver import bodies, status
 from kubewire.components.apiserver.http.duplicatekeys import duplicate_keys
 from kubewire.components.apiserver.http.negotiation import decode_json
@@ -55,6 +57,26 @@ def _transform(
 
         return lambda obj: _checked(lambda: strategic_merge(obj, patch, key_of))
     raise status.unsupported_media_type(supported(served))
+
+
+def shown_as(content_type: str, body: bytes) -> Callable[[KubeObject], str]:
+    """What an error shows when the patched object cannot be decoded: the object as JSON, and of a
+    strategic merge patch the patch itself as Go prints it.
+    """
+    if content_type == STRATEGIC_MERGE_PATCH:
+        return lambda patched: go_text(decode_json(body))
+    return lambda patched: orjson.dumps(patched, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def go_text(value: Any) -> str:
+    """A value of JSON as Go's fmt prints it: map[a:1 b:[x y]]."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{key}:{go_text(value[key])}' for key in sorted(value))}]"
+    if isinstance(value, list):
+        return f"[{' '.join(go_text(item) for item in value)}]"
+    if value is None:
+        return "<nil>"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _json_patch(patch: Any) -> Callable[[KubeObject], KubeObject]:

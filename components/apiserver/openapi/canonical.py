@@ -372,8 +372,8 @@ class _Completer:
 
     values: list[tuple[str, Any]] = field(default_factory=list)
     structs: list[str] = field(default_factory=list)
-    #: The field, its type's first letter, and the completer of what is in it.
-    inside: list[tuple[str, str, _Completer]] = field(default_factory=list)
+    #: By field: its type's first letter, and the completer of what is in it.
+    inside: dict[str, tuple[str, _Completer]] = field(default_factory=dict)
 
     def into(self, obj: dict[str, Any]) -> None:
         for key, value in self.values:
@@ -382,10 +382,11 @@ class _Completer:
         for key in self.structs:
             if obj.get(key) is None:
                 obj[key] = {}
-        for key, kind, completer in self.inside:
-            value = obj.get(key)
-            if not value and value != {}:
+        inside = self.inside
+        for key, value in obj.items():
+            if value is None or key not in inside:
                 continue
+            kind, completer = inside[key]
             if kind == "#":
                 completer.into(value)
             else:
@@ -433,7 +434,7 @@ def _compile(
         if _leads_to(kind, concerned):
             inner = referenced(kind)
             assert inner is not None
-            completer.inside.append((key, kind[0], completers[inner.name]))
+            completer.inside[key] = (kind[0], completers[inner.name])
 
 
 def _completer(name: str) -> _Completer:

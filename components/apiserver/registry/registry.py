@@ -72,6 +72,8 @@ class WriteOptions:
     kind: str = "UpdateOptions"
     #: What field_validation reports about the body itself, such as repeated keys.
     findings: tuple[str, ...] = ()
+    #: For a patch, what an error shows of it, made from the patched object.
+    patch_text: Callable[[KubeObject], str] | None = None
 
     def as_json(self) -> KubeObject:
         """The options as webhooks and policies are shown them."""
@@ -163,6 +165,14 @@ class Decoded(Protocol):
     def error(self) -> str: ...
     @property
     def unknown(self) -> tuple[str, ...]: ...
+
+
+class Undecodable(status.StatusError):
+    """The 400 for a body that is not an object of the kind; text says why."""
+
+    def __init__(self, served: Served, text: str) -> None:
+        super().__init__(status.bad_request(f"{_handled_as(served)}: {text}").body)
+        self.text = text
 
 
 @dataclass
@@ -271,7 +281,7 @@ class Registry:
             if self.store.get(_key(served, obj)) is None:
                 break
         self._prepare(served, lambda: served.spec.prepare_create(obj))
-        self._default(served, obj)
+        self._prepare(served, lambda: served.spec.default(obj))
         object_meta.set_generation(obj, None, served.counts_generation)
         attributes = _attributes(served, "CREATE", obj, {}, options)
         attributes.generated_name = generates
@@ -325,7 +335,14 @@ class Registry:
         if served.custom:
             old = served.from_storage(old)
         new = transform(served.from_storage(current.copy()))
-        warnings = self.decode(served, new, options)
+        try:
+            warnings = self.decode(served, new, options)
+        except Undecodable as error:
+            if options.patch_text is None:
+                raise
+            patched = transform(served.from_storage(current.copy()))
+            field_error = FieldError("Invalid", "patch", options.patch_text(patched), error.text)
+            raise status.invalid("", "", "", [field_error]) from error
         self._check_address(served, new, namespace, name)
         self._check_preconditions(served, new, current, unconditional)
         new = self._worked_on(served, new)
@@ -413,10 +430,10 @@ class Registry:
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
-        self._default(served, new)
+        self._prepare(served, lambda: spec.default(new))
         if not admitted:
             admit(attributes)
-            self._complete(served, new)
+        self._complete(served, new)
         self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
@@ -480,14 +497,13 @@ class Registry:
         else:
             decoded = self.types.decode(obj, served.group, served.version, served.kind)
         if decoded.error:
-            raise status.bad_request(f"{_handled_as(served)}: {decoded.error}")
+            raise Undecodable(served, decoded.error)
         unknown = [f'unknown field "{path}"' for path in (*decoded.unknown, *served.prune(obj))]
         found = [*options.findings, *unknown]
         if options.field_validation == "Ignore":
             return ()
         if found and options.field_validation == "Strict":
-            text = ", ".join(found)
-            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {text}")
+            raise Undecodable(served, f"strict decoding error: {', '.join(found)}")
         return tuple(line for text in found for line in _lines(text))
 
     def check_kind(self, served: Served, obj: KubeObject) -> None:
@@ -556,10 +572,6 @@ class Registry:
             text = f"the name of the object ({metadata['name']}) does not match the name"
             raise status.bad_request(f"{text} on the URL ({name})")
         metadata["name"] = name
-
-    def _default(self, served: Served, obj: KubeObject) -> None:
-        self._prepare(served, lambda: served.spec.default(obj))
-        self._complete(served, obj)
 
     def _complete(self, served: Served, obj: KubeObject) -> None:
         """Adds what Go writes even when it is zero, so that an object has one form only."""

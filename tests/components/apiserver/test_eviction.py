@@ -150,3 +150,41 @@ def test_pods_that_go_without_being_counted(
     evicted = Evicted(run, (more, status), ready=ready, phase=phase)
     assert (evicted.answer == {}) is goes
     assert evicted.left[0].get("disruptedPods") is None
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_old_clients_may_name_the_old_version(run: Run, version: str) -> None:
+    name = f"evicted-{next(_NUMBERS)}"
+    metadata = {"name": name, "namespace": "default"}
+    pod: Any = {"metadata": metadata, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    body = {"apiVersion": f"policy/{version}", "kind": "Eviction", "metadata": metadata}
+
+    async def act(client: Client) -> Any:
+        await client.create(PODS, pod)
+        await client.request("POST", f"/api/v1/namespaces/default/pods/{name}/eviction", body=body)
+        return [item["metadata"]["name"] for item in (await client.list(PODS, "default")).items]
+
+    assert name not in run(act), "a pod without a node goes at once"
+
+
+def test_a_dry_run_evicts_nothing_and_takes_no_disruption(run: Run) -> None:
+    name = f"evicted-{next(_NUMBERS)}"
+    metadata: Any = {"name": name, "namespace": "default", "labels": {"app": name}}
+    spec = {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}
+    pod: Any = {"metadata": metadata, "spec": spec}
+    budget = {"minAvailable": 0, "selector": {"matchLabels": {"app": name}}}
+    path = f"/api/v1/namespaces/default/pods/{name}/eviction"
+
+    async def act(client: Client) -> Any:
+        await client.create(PODS, pod)
+        running = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        await client.patch(PODS, name, {"status": running}, "default", subresource="status")
+        await client.create(PODDISRUPTIONBUDGETS, {"metadata": metadata, "spec": budget})
+        await client.patch(PODDISRUPTIONBUDGETS, name, {"status": state(1)}, "default", subresource="status")
+        await client.request("POST", path, params={"dryRun": "All"}, body={"metadata": {"name": name}})
+        return await client.get(PODS, name, "default"), await client.get(PODDISRUPTIONBUDGETS, name, "default")
+
+    standing, left = run(act)
+    assert "deletionTimestamp" not in standing["metadata"]
+    assert [item["type"] for item in standing["status"]["conditions"]] == ["Ready"]
+    assert left["status"]["disruptionsAllowed"] == 1

@@ -108,3 +108,25 @@ def test_patches(api: InProcess, kind: str, body: bytes, found: str) -> None:
     types = {"json": "application/json-patch+json"}
     media_type = types.get(kind, f"application/{kind}-patch+json")
     assert warnings(api, "PATCH", f"{CONFIGMAPS}/patched", body, Content_Type=media_type) == [found]
+
+
+PATCHES: list[Any] = [
+    pytest.param(
+        "strategic-merge",
+        b'{"data":{"a":"1"},"dta":[null,true,"x"]}',
+        '"map[data:map[a:1] dta:[<nil> true x]]": strict decoding error: unknown field "dta"',
+        id="a strategic merge patch shows itself",
+    ),
+    pytest.param("strategic-merge", b'{"data":{"a":1}}', '"map[data:map[a:1]]": json: cannot', id="another type"),
+    pytest.param("merge", b'{"dta":1}', '\\"dta\\":1', id="a merge patch shows the object"),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "text"), PATCHES)
+def test_a_patched_object_that_cannot_be_decoded_is_invalid(api: InProcess, kind: str, body: bytes, text: str) -> None:
+    api.create(CONFIGMAPS, {"metadata": {"name": "refused"}})
+    path = f"{CONFIGMAPS}/refused?fieldValidation=Strict"
+    answer = api("PATCH", path, body, Content_Type=f"application/{kind}-patch+json")
+    assert answer.code == 422
+    assert answer.body["message"].startswith(' "" is invalid: patch: Invalid value: ')
+    assert text in answer.body["message"]

@@ -16,6 +16,7 @@ Send = Callable[..., Answer]
 #: Upstream's own answers of 500 and above: plain errors of Go, and a version that is still to come.
 _UPSTREAMS = (
     "resourceVersion should not be set on objects to be created",
+    "duplicate nodePort: ",
     "Timeout: Too large resource version",
     "Internal error occurred: failed to allocate requested HealthCheck NodePort",
 )

@@ -305,15 +305,23 @@ class ServiceAllocator:
         reservation.
         """
         reserved = set(had)
+        seen = set[tuple[str, int]]()
         for index, port in enumerate(new.get("ports") or []):
             asked = port.get("nodePort") or 0
-            if asked in reserved or (not asked and not _wants_node_ports(new)):
+            if not asked and not _wants_node_ports(new):
                 continue
-            try:
-                port["nodePort"] = self._take_port(asked)
-            except AllocationError as error:
-                return [_port_error(index, asked, error)]
-            reserved.add(port["nodePort"])
+            if asked not in reserved:
+                try:
+                    port["nodePort"] = self._take_port(asked)
+                except AllocationError as error:
+                    return [_port_error(index, asked, error)]
+                reserved.add(port["nodePort"])
+            own = (port.get("protocol", ""), port["nodePort"])
+            if own in seen:
+                # This is no error of a field upstream, but one without a reason.
+                text = f"duplicate nodePort: {{{own[0]} {own[1]}}}"
+                return [FieldError("InternalError", "", asked, text)]
+            seen.add(own)
         return []
 
     def _take_port(self, asked: int) -> int:

@@ -72,9 +72,9 @@ def _match(selector: Spec | None, template: Spec) -> list[FieldError]:
     # An absent selector is labels.Nothing(), which matches no template.
     if selector is not None and is_empty(selector):
         return []
-    labels = (template.get("metadata") or {}).get("labels") or {}
+    labels = (template.get("metadata") or {}).get("labels")
     try:
-        if LabelSelector.from_object(selector).matches(labels):
+        if LabelSelector.from_object(selector).matches(labels or {}):
             return []
     except (SelectorError, KeyError, TypeError):
         # The selector's own errors are reported already.

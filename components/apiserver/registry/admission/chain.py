@@ -20,6 +20,7 @@ from kubewire.components.apiserver.registry.admission.pod_topology_labels import
 from kubewire.components.apiserver.registry.admission.podsecurity.plugin import PodSecurity
 from kubewire.components.apiserver.registry.admission.priority import Priority
 from kubewire.components.apiserver.registry.admission.resource_quota import ResourceQuota
+from kubewire.components.apiserver.registry.admission.runtime_class import RuntimeClass
 from kubewire.components.apiserver.registry.admission.service_account import ServiceAccount
 from kubewire.components.apiserver.registry.admission.service_addresses import (
     Allocator,
@@ -45,6 +46,7 @@ PLUGINS: tuple[type[Plugin], ...] = (
     DefaultStorageClass,
     StorageObjectInUseProtection,
     PersistentVolumeClaimResize,
+    RuntimeClass,
     DefaultIngressClass,
     PodTopologyLabels,
 )

@@ -61,6 +61,8 @@ class ServiceAddresses:
         if errors:
             # A full range is not caused by a field of the Service, so upstream answers 500.
             if internal := next((error for error in errors if error.type == "InternalError"), None):
+                if not internal.field:
+                    raise status.StatusError(status.status(500, "", internal.detail))
                 raise status.internal_error(internal.detail)
             raise status.invalid("", "Service", new["metadata"].get("name", ""), errors)
 
