@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -45,8 +45,8 @@ STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 _DELETIONS_AT_ONCE = 50
 
 
-#: Converts an object to an apiVersion.
-Convert = Callable[[KubeObject, str], KubeObject]
+#: Converts objects to an apiVersion.
+Convert = Callable[[Sequence[KubeObject], str], list[KubeObject]]
 
 
 def served_versions(crd: KubeObject, convert: Convert | None = None) -> list[Served]:
@@ -103,7 +103,7 @@ def _served(
         custom=True,
         to_storage=partial(_at_version, api_version=f"{group}/{storage}", convert=convert),
         from_storage=partial(_at_version, api_version=resource.api_version, convert=convert),
-        converts=convert is not None,
+        converts=None if convert is None else partial(_all_at, resource.api_version, convert),
         prune=(lambda obj: []) if preserve else partial(_prune, schema=schema),
         schema_errors=partial(_validate, schema=schema),
         skipped_rules=rules.skipped,
@@ -124,7 +124,11 @@ def _deprecation(resource: Resource[Any], version: dict[str, Any]) -> str:
 def _at_version(obj: KubeObject, api_version: str, convert: Convert | None) -> KubeObject:
     if convert is None or obj.get("apiVersion") == api_version:
         return obj | {"apiVersion": api_version}
-    return convert(obj, api_version)
+    return convert([obj], api_version)[0]
+
+
+def _all_at(api_version: str, convert: Convert, objects: Sequence[KubeObject]) -> list[KubeObject]:
+    return convert(objects, api_version)
 
 
 def _default(obj: KubeObject, schema: structural.Schema) -> None:
@@ -370,8 +374,7 @@ class Definitions:
         spec = crd["spec"].get("conversion") or {}
         if self.client is None or spec.get("strategy") != "Webhook":
             return None
-        webhook = WebhookConversion(spec, self.client, self.registry.store.owner)
-        return lambda obj, api_version: webhook.convert([obj], api_version)[0]
+        return WebhookConversion(spec, self.client, self.registry.store.owner).convert
 
     def _on_event(self, event: Event) -> None:
         self._ask()

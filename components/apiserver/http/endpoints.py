@@ -246,7 +246,7 @@ class Endpoints:
             asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
             call.query.get("includeObject") or "Metadata",
         )
-        if call.served.converts:
+        if call.served.converts is not None:
             shape = call.shape
             selection = call.selection()
             return await convertedwatch.serve(
@@ -478,7 +478,7 @@ def _list_body(
     query: Mapping[str, str],
 ) -> bytes:
     if not shape.kind:
-        bodies = [registry.body(served, stored) for stored in items]
+        bodies = registry.bodies(served, items)
         head = orjson.dumps(
             {"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata},
         )

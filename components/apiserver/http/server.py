@@ -295,7 +295,7 @@ class ApiServer:
 
     def _waits(self, call: Call) -> bool:
         """Whether the request may have to wait for a webhook."""
-        if call.served.converts:
+        if call.served.converts is not None:
             return True
         operations = _OPERATIONS.get(call.info.verb)
         if operations is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubewire.components.apiserver.kinds.spec import FieldError, KindSpec
@@ -66,8 +66,8 @@ class Served:
     from_storage: Callable[[KubeObject], KubeObject] = _same
     prune: Callable[[KubeObject], list[str]] = _no_unknown_fields
     schema_errors: Callable[[KubeObject], list[FieldError]] = _no_errors
-    #: Whether a webhook converts, so that reading may have to wait.
-    converts: bool = False
+    #: Asks a webhook for many objects at once, so that reading may have to wait.
+    converts: Callable[[Sequence[KubeObject]], list[KubeObject]] | None = None
     #: What is added to the errors of a custom object whose rules cannot be evaluated.
     skipped_rules: tuple[FieldError, ...] = ()
     #: The keys of a custom resource's lists; built-in kinds use list_map_keys of the openapi

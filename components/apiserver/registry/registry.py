@@ -30,7 +30,7 @@ deletion.py has the deletion.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -195,22 +195,48 @@ class Registry:
 
     def body(self, served: Served, stored: Stored) -> bytes:
         """The JSON of an answer."""
-        if self._is_shown_as_stored(served, stored):
-            return stored.body
-        if not served.converts:
-            return orjson.dumps(self._converted(served, stored))
-        # A revision never changes, and asking a webhook again would take long.
+        return self.bodies(served, (stored,))[0]
+
+    def bodies(self, served: Served, items: Sequence[Stored]) -> list[bytes]:
+        """The JSON of each object of an answer."""
+        if served.converts is not None:
+            return self._asked_for(served, items, served.converts)
+        return [
+            stored.body
+            if self._is_shown_as_stored(served, stored)
+            else orjson.dumps(self._converted(served, stored))
+            for stored in items
+        ]
+
+    def _asked_for(
+        self,
+        served: Served,
+        items: Sequence[Stored],
+        convert: Callable[[Sequence[KubeObject]], list[KubeObject]],
+    ) -> list[bytes]:
+        """Has a webhook convert what is not converted yet.
+
+        The result is kept until the object changes, because a revision never does.
+        """
         place = (str(served.defaults_since), served.api_version)
-        body = stored.frames.get(place)
-        if body is None:
-            body = stored.frames[place] = orjson.dumps(self._converted(served, stored))
-        return body
+        found = [
+            stored.body
+            if self._is_shown_as_stored(served, stored)
+            else stored.frames.get(place, b"")
+            for stored in items
+        ]
+        missing = [index for index, body in enumerate(found) if not body]
+        converted = convert([items[index].copy() for index in missing])
+        for index, obj in zip(missing, converted, strict=True):
+            served.spec.default(obj)
+            found[index] = items[index].frames[place] = orjson.dumps(obj)
+        return found
 
     def shown(self, served: Served, stored: Stored) -> KubeObject:
         """The object of an answer, which must not be changed."""
         if self._is_shown_as_stored(served, stored):
             return stored.obj
-        if not served.converts:
+        if served.converts is None:
             return self._converted(served, stored)
         shown: KubeObject = orjson.loads(self.body(served, stored))
         return shown

@@ -116,6 +116,16 @@ def test_an_object_is_read_after_the_stored_version_changed(client: PlainClient,
     assert client("GET", f"{path('v1')}/a").body["spec"] == {"host": "h", "port": "1"}
 
 
+def test_a_list_is_converted_by_one_call_and_once(client: PlainClient, hooks: Converter) -> None:
+    for name in "abc":
+        client("POST", path("v1"), place("v1", name, host="h", port="1"))
+    hooks.asked.clear()
+    for _ in range(2):
+        items = client("GET", path("v2")).body["items"]
+        assert [item["spec"] for item in items] == [{"address": "h:1"}] * 3
+    assert [len(review["request"]["objects"]) for _, review in hooks.asked] == [3]
+
+
 def test_a_watch_shows_the_version_that_it_asks_for(client: PlainClient, hooks: Converter) -> None:
     client("POST", path("v1"), place("v1", "a", host="h", port="1"))
     client("POST", path("v1"), place("v1", "b", host="i", port="2"))
