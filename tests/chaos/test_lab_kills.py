@@ -30,8 +30,8 @@ from kubewire.components.kubeapi.resources import CONFIGMAPS, DEPLOYMENTS, ENDPO
 from kubewire.lab.handle import LabStarter, RunningLab, RunningProgram
 from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.chaos import seeds
-from tests.lab.kubewire_cli import Cli
-from tests.lab.test_kill import Namespaces, assert_gone, machine_network, mounts, until, wait_or_end
+from tests.lab.kubewire_cli import Cli, until
+from tests.lab.test_kill import Namespaces, assert_gone, machine_network, mounts, wait_or_end
 from tests.lab.test_lab import AGNHOST, service, web, with_api
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(12 * 3600)]

@@ -8,12 +8,11 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.lab.kubewire_cli import Cli
+from tests.lab.kubewire_cli import Cli, until
 
 pytestmark = pytest.mark.lab
 
@@ -59,13 +58,6 @@ def inode_of(process: Path, kind: str) -> int | None:
         return (process / "ns" / kind).stat().st_ino
     except OSError:
         return None
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
 
 
 def machine_network() -> dict[str, str]:

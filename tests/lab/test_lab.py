@@ -117,11 +117,11 @@ def test_a_lab_has_no_way_out(running_lab: RunningLab) -> None:
     assert not {link["ifname"] for link in json.loads(seen.stdout)} & {"eth0"}
 
 
-def test_nobody_gets_in_without_credentials(running_lab: RunningLab) -> None:
+def test_without_credentials_nobody_reads_an_object(running_lab: RunningLab) -> None:
     record = json.loads((running_lab.state_dir / "lab.json").read_text())
     url = f"https://127.0.0.1:{record['port']}/api/v1/pods"
     done = subprocess.run(["curl", "-sk", url], capture_output=True, text=True, check=True)
-    assert (json.loads(done.stdout)["code"], json.loads(done.stdout)["reason"]) == (401, "Unauthorized")
+    assert (json.loads(done.stdout)["code"], json.loads(done.stdout)["reason"]) == (403, "Forbidden")
 
 
 def test_the_outside_world_knows_its_names_and_that_there_are_no_others(running_lab: RunningLab) -> None:

@@ -22,8 +22,8 @@ from kubewire.lab import cli, launch
 from kubewire.lab.errors import BringUpFailed, UsageError
 from kubewire.lab.state import HostRecord, LabRecord, down, find, start_time
 from kubewire.scenarios.engine.file.spec import LabSpec
-from tests.lab.kubewire_cli import ROOT, Cli
-from tests.lab.test_kill import Namespaces, assert_gone, until
+from tests.lab.kubewire_cli import ROOT, Cli, until
+from tests.lab.test_kill import Namespaces, assert_gone
 
 
 @pytest.fixture

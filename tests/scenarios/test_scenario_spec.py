@@ -256,7 +256,9 @@ def test_labs_that_differ_in_name_only_are_equal():
             id="a Corefile whose pods would never be ready",
         ),
         pytest.param(
-            {"components": [{"name": "x"}]}, "components[0]: command is missing", id="a process without command"
+            {"components": [{"name": "x"}]},
+            "components[0]: x needs either command or program",
+            id="a process without command",
         ),
         pytest.param(
             {"components": [{"name": "X", "command": ["a"]}]},

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_refused_with_what_would_be_right(data: dict[str, Any],
             "kubeProxy: nodePortAddresses has no effect: with mode none no kube-proxy runs",
         ),
         ({"kubelet": {"cpuManagerPolicy": "static"}}, "kubelet.cpuManagerPolicy has no effect: "),
-        ({"controllerManager": {"node-eviction-rate": 0.1}}, "controllerManager.node-eviction-rate has no effect: "),
+        ({"controllerManager": {"node-sync-period": "1s"}}, "controllerManager.node-sync-period has no effect: "),
         ({"scheduler": {"config": "/x"}}, "scheduler.config has no effect: "),
     ],
 )

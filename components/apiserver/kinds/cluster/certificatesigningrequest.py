@@ -116,12 +116,12 @@ def _validate_request(request: str) -> list[FieldError]:
 
 def prepare_update(new: KubeObject, old: KubeObject) -> None:
     keep_status(new, old)
-    new["spec"] = old["spec"]
+    new["spec"] = old.get("spec") or {}
 
 
 def prepare_status(new: KubeObject, old: KubeObject) -> None:
     """A write of the status: the certificate and other conditions, but not approval."""
-    new["spec"] = old["spec"]
+    new["spec"] = old.get("spec") or {}
     before = [item for item in _conditions(old) if item.get("type") in _APPROVALS]
     fresh = [item for item in _conditions(new) if item.get("type") not in _APPROVALS]
     _set_conditions(new, [*before, *fresh])
@@ -131,7 +131,7 @@ def prepare_status(new: KubeObject, old: KubeObject) -> None:
 def prepare_approval(new: KubeObject, old: KubeObject) -> None:
     """A write of approval: conditions only."""
     fresh = _conditions(new)
-    new["spec"] = old["spec"]
+    new["spec"] = old.get("spec") or {}
     new["status"] = {**(old.get("status") or {})}
     _set_conditions(new, fresh)
     _stamp(new, old)

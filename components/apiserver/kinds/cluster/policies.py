@@ -347,7 +347,7 @@ def _binding_row(obj: KubeObject, now: datetime) -> list[Any]:
     if reference:
         place = reference.get("name") or "*"
         shown = f"{reference['namespace']}/{place}" if reference.get("namespace") else place
-    return [cells.name(obj), obj["spec"].get("policyName", ""), shown, cells.age(obj, now)]
+    return [cells.name(obj), cells.at(obj, "spec", "policyName") or "", shown, cells.age(obj, now)]
 
 
 _KIND_COLUMN = Column("ParamKind", "string", "", "The kind of its parameters")
