@@ -296,3 +296,18 @@ def test_whose_a_token_is(tmp_path: Path, pod: Any, owner: int, mode: int) -> No
     set_up(pod, directories, SOURCES)
     path = tmp_path / "pods/u/volumes/kubernetes.io~projected/v/token"
     assert path.stat().st_ino == before, "what has not changed is not written again"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({"image": {"reference": "busybox", "pullPolicy": "Always"}}, "an image here is a program of this machine"),
+        ({"image": {"reference": "no/such"}}, "an image here is a program of this machine"),
+        ({"nfs": {"server": "s", "path": "/"}}, "nfs volumes are not supported"),
+    ],
+    ids=["an image of the catalogue", "an unknown image", "a plugin that is missing"],
+)
+def test_a_volume_of_a_kind_that_is_not_there_is_refused_with_the_reason(tmp_path: Path, source: Any, why: str) -> None:
+    pod: Any = {**POD, "spec": {"containers": [], "volumes": [{"name": "v", **source}]}}
+    with pytest.raises(MountProblem, match=f'"v" : no volume plugin matched: .*{why}'):
+        set_up(pod, Directories(tmp_path), SOURCES)
