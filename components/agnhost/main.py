@@ -8,6 +8,7 @@ from collections.abc import Callable
 from . import (
     connect,
     grpc_health,
+    guestbook,
     incluster,
     mounttest,
     netexec,
@@ -37,6 +38,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "grpc-health-checking": (
         grpc_health.main,
         "Starts a simple grpc health checking endpoint",
+    ),
+    "guestbook": (
+        guestbook.main,
+        "Creates a HTTP server with various endpoints representing a guestbook app",
     ),
     "inclusterclient": (
         incluster.main,
