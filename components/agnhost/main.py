@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from . import (
+    closewait,
     connect,
     grpc_health,
     guestbook,
@@ -52,6 +53,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "mounttest": (
         mounttest.main,
         "Creates files with given permissions and outputs FS type, owner, mode, contents of files",
+    ),
+    "net": (
+        closewait.main,
+        "Creates webserver or runner for various networking tests",
     ),
     "netexec": (
         netexec.main,
