@@ -13,6 +13,7 @@ from . import (
     incluster,
     mounttest,
     netexec,
+    nettest,
     openidmetadata,
     printing,
     resolv,
@@ -61,6 +62,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "netexec": (
         netexec.main,
         "Creates HTTP(S), UDP, and (optionally) SCTP servers with various endpoints",
+    ),
+    "nettest": (
+        nettest.main,
+        "Starts a tiny web server for checking networking connectivity",
     ),
     "nonewprivs": (printing.nonewprivs, "Prints the UID of the running process"),
     "no-snat-test": (servers.no_snat_test, "Creates the /checknosnat and /whoami endpoints"),
