@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable
 
 from . import (
+    closewait,
     connect,
     grpc_health,
+    guestbook,
     incluster,
     mounttest,
     netexec,
+    nettest,
     openidmetadata,
     printing,
     resolv,
@@ -38,6 +41,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
         grpc_health.main,
         "Starts a simple grpc health checking endpoint",
     ),
+    "guestbook": (
+        guestbook.main,
+        "Creates a HTTP server with various endpoints representing a guestbook app",
+    ),
     "inclusterclient": (
         incluster.main,
         'Periodically poll the Kubernetes "/healthz" endpoint',
@@ -48,9 +55,17 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
         mounttest.main,
         "Creates files with given permissions and outputs FS type, owner, mode, contents of files",
     ),
+    "net": (
+        closewait.main,
+        "Creates webserver or runner for various networking tests",
+    ),
     "netexec": (
         netexec.main,
         "Creates HTTP(S), UDP, and (optionally) SCTP servers with various endpoints",
+    ),
+    "nettest": (
+        nettest.main,
+        "Starts a tiny web server for checking networking connectivity",
     ),
     "nonewprivs": (printing.nonewprivs, "Prints the UID of the running process"),
     "no-snat-test": (servers.no_snat_test, "Creates the /checknosnat and /whoami endpoints"),

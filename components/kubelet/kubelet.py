@@ -39,8 +39,9 @@ from kubewire.components.kubelet.node.object import KUBELET_VERSION, capacity, m
 from kubewire.components.kubelet.node.registration import NodeRegistration
 from kubewire.components.kubelet.objects import ReferencedObjects
 from kubewire.components.kubelet.pod import launch, orphans
-from kubewire.components.kubelet.pod.admission import Rejection, reject
+from kubewire.components.kubelet.pod.admission import Rejection
 from kubewire.components.kubelet.pod.container_target import RuntimeTarget
+from kubewire.components.kubelet.pod.gate import Gate
 from kubewire.components.kubelet.pod.network import PodNetwork
 from kubewire.components.kubelet.pod.node_services import NodeServices
 from kubewire.components.kubelet.pod.state import PodState, adopt
@@ -145,6 +146,12 @@ class Kubelet:
             )
         self.target = RuntimeTarget(runtime, self.images, self.find)
         self.node = self._services()
+        self.gate = Gate(
+            self.registration,
+            self.node.facts.allocatable,
+            self._admitted,
+            lambda resource: self.metrics.preemptions.inc(resource),
+        )
 
     def _services(self) -> NodeServices:
         settings = self.settings
@@ -173,19 +180,14 @@ class Kubelet:
     async def _admit(self, pod: Pod) -> Rejection | None:
         """Why this node cannot take the pod, or None."""
         await self.registration.registered.wait()
-        rejection = self._rejection(pod)
-        if rejection is not None and rejection.of_node:
-            await self.registration.read()
-            rejection = self._rejection(pod)
-        return rejection
+        return await self.gate.admit(pod)
 
-    def _rejection(self, pod: Pod) -> Rejection | None:
-        others = [
-            worker.state.pod
+    def _admitted(self) -> list[PodWorker]:
+        return [
+            worker
             for worker in self.workers.values()
             if worker.admitted and not worker.finished and not pods.is_terminal(worker.state.pod)
         ]
-        return reject(pod, others, self.registration.node, self.node.facts.allocatable)
 
     async def run(self) -> None:
         """Adopts running pods, then works. Fails when the fork server goes away."""

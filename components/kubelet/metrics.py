@@ -44,6 +44,11 @@ class Metrics:
             "Cumulative number of runtime operation errors",
             "operation_type",
         )
+        self.preemptions = registry.counter(
+            "kubelet_preemptions",
+            "Cumulative number of pod preemptions by preemption resource",
+            "preemption_signal",
+        )
         self.probes = registry.counter(
             "prober_probe_total",
             "Cumulative number of probes by result",

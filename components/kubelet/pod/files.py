@@ -13,6 +13,7 @@ from kubewire.components.kubelet.pod.expansion import expand
 from kubewire.components.kubelet.pod.launch import LaunchError, mounts
 from kubewire.components.kubelet.pod.node_services import NodeServices
 from kubewire.components.kubelet.resolvconf import pod_resolver
+from kubewire.components.kubelet.volumes import local
 from kubewire.components.kubelet.volumes.payload import (
     VolumeSources,
     references,
@@ -51,6 +52,12 @@ class PodFiles:
             pod_ips,
         )
         set_up(self._persistent.resolve(pod), node.directories, sources)
+
+        def warn(reason: str, message: str) -> None:
+            node.recorder.event(pod, "Warning", reason, message)
+
+        for volume in self._persistent.local(pod):
+            local.set_up(pod, volume, node.directories, warn)
 
     def environment_sources(self, pod: Pod, pod_ips: tuple[str, ...]) -> Sources:
         node = self._node

@@ -104,6 +104,7 @@ class PodWorker:
         #: Whether the node has taken the pod; a pod with processes has been taken before.
         self.admitted = state.record.sandbox is not None
         self._override: Override | None = None
+        self._stopped = asyncio.Event()
         self._retry = GrowingDelay(_RETRY_FIRST, _RETRY_LAST)
         self._was_running = False
 
@@ -127,6 +128,26 @@ class PodWorker:
         if self._must_end() and self.stage is Stage.SYNC and self._step is not None:
             self._step.cancel()
         self._wake.set()
+
+    @property
+    def pod(self) -> Pod:
+        return self.state.pod
+
+    async def preempt(self, why: Override) -> None:
+        """Ends the pod for another one; returns when its containers have ended.
+
+        As upstream it waits one and a half grace periods, and at least ten seconds.
+        """
+        self.containers.event("Warning", why.reason, why.message)
+        self._override = why
+        self.update(self.state.pod)
+        limit = max(10.0, 1.5 * pods.grace_period(self.state.pod))
+        try:
+            async with asyncio.timeout(limit):
+                await self._stopped.wait()
+        except TimeoutError:
+            name = pods.full_name(self.state.pod)
+            log.warning("pod %s has not ended %g s after its preemption", name, limit)
 
     def ended(self, process: Process) -> None:
         """Takes the runtime's report that a process of this pod has ended."""
@@ -335,6 +356,7 @@ class PodWorker:
         self.prober.stop_killing()
         self.publish()
         await self._stop_all(self._grace)
+        self._stopped.set()
         self.stage = Stage.CLEAN_UP
         return 0.0
 

@@ -35,15 +35,19 @@ from kubewire.components.kubelet.status.containers import (
 from kubewire.components.kubelet.status.phase import phase
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Pod, PodStatus
+    from kubewire.components.kubeapi.types import Pod, PodCondition, PodStatus
 
 
 @dataclass(frozen=True)
 class Override:
-    """Why the pod as a whole ended, for example DeadlineExceeded. The phase is then Failed."""
+    """Why the pod as a whole ended, for example DeadlineExceeded. The phase is then Failed.
+
+    disruption: the message of the condition DisruptionTarget, if another pod needed the room.
+    """
 
     reason: str
     message: str
+    disruption: str = ""
 
 
 def pod_status(
@@ -69,13 +73,19 @@ def pod_status(
     if override and current != "Succeeded":
         current = "Failed"
     generation = pod["metadata"].get("generation")
+    disruption = _disruption(override) if override and current == "Failed" else []
     stamped = stamp(
-        conditions(pod, record, init, own, str(current)),
+        [*conditions(pod, record, init, own, str(current)), *disruption],
         old.get("conditions") or [],
         pods.format_time(now),
         generation,
     )
-    foreign = [item for item in old.get("conditions") or [] if item["type"] not in OWNED]
+    given = {item["type"] for item in stamped}
+    foreign = [
+        item
+        for item in old.get("conditions") or []
+        if item["type"] not in OWNED and item["type"] not in given
+    ]
     status: PodStatus = {
         "phase": current,
         "conditions": stamped + foreign,
@@ -102,6 +112,19 @@ def pod_status(
         status["reason"] = override.reason
         status["message"] = override.message
     return status
+
+
+def _disruption(override: Override) -> list[PodCondition]:
+    if not override.disruption:
+        return []
+    return [
+        {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "TerminationByKubelet",
+            "message": override.disruption,
+        }
+    ]
 
 
 def _replacing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def _write_file(path: Path, content: FileContent) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.data)
     path.chmod(content.mode)
+    if content.owner is not None:
+        os.chown(path, content.owner, -1)
 
 
 def _same(directory: Path, payload: Payload) -> bool:
@@ -83,7 +85,10 @@ def _same(directory: Path, payload: Payload) -> bool:
 
 
 def _holds(path: Path, content: FileContent) -> bool:
-    return path.read_bytes() == content.data and path.stat().st_mode & 0o7777 == content.mode
+    found = path.stat()
+    if content.owner not in (None, found.st_uid):
+        return False
+    return path.read_bytes() == content.data and found.st_mode & 0o7777 == content.mode
 
 
 def _link_names(target: Path, payload: Payload) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ PLUGINS = {
     "projected": "kubernetes.io~projected",
     "downwardAPI": "kubernetes.io~downward-api",
 }
+_LOCAL = "kubernetes.io~local-volume"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ class Directories:
             if source in volume:
                 return self.pod(uid) / "volumes" / plugin / str(volume["name"])
         return None
+
+    def local_volume(self, uid: str, name: str) -> Path:
+        """A pod's link to the PersistentVolume of this name."""
+        return self.pod(uid) / "volumes" / _LOCAL / name
+
+    def local_volumes(self, name: str) -> Iterator[Path]:
+        """The links of all pods to the PersistentVolume of this name."""
+        links = (self.local_volume(entry.name, name) for entry in self.pod("").iterdir())
+        return (link for link in links if link.is_symlink())
 
     def pod_logs(self, pod: Pod) -> Path:
         return self.logs / f"{pods.namespace(pod)}_{pods.name(pod)}_{pods.uid(pod)}"

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kubewire.components.kubelet import pods
+
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import Pod
 
@@ -23,6 +25,21 @@ _DIRECTORY = stat.S_ISGID | 0o110
 def group_of(pod: Pod) -> int | None:
     """The pod's fsGroup."""
     return (pod["spec"].get("securityContext") or {}).get("fsGroup")
+
+
+def user_of(pod: Pod) -> int | None:
+    """The user of all containers, if they have the same one (FsUser): a token's file is theirs."""
+    shared = (pod["spec"].get("securityContext") or {}).get("runAsUser")
+    users = {
+        (container.get("securityContext") or {}).get("runAsUser", shared)
+        for container in pods.all_containers(pod)
+    }
+    return users.pop() if len(users) == 1 else None
+
+
+def policy_of(pod: Pod) -> str:
+    """When the files of a volume are given to the group: Always or OnRootMismatch."""
+    return (pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy") or "Always"
 
 
 def wanted_mode(mode: int, *, writable: bool) -> int:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     )
 
 DEFAULT_MODE = 0o644
-#: A token's mode in a pod with an fsGroup, before the group gets it.
-_GROUP_TOKEN_MODE = 0o600
+#: A token's mode in a pod with a user or a group, before the group gets it.
+_OWNED_TOKEN_MODE = 0o600
 
 
 class MountProblem(Exception):
@@ -43,10 +43,11 @@ class MountProblem(Exception):
 
 @dataclass(frozen=True)
 class FileContent:
-    """The content and the mode of a file."""
+    """The content and the mode of a file. owner: the number of its user, if not the kubelet's."""
 
     data: bytes
     mode: int = DEFAULT_MODE
+    owner: int | None = None
 
 
 #: Relative path -> content.
@@ -127,13 +128,14 @@ def _projection(
         return _downward(pod, source["downwardAPI"] or {}, sources, mode)
     if token := source.get("serviceAccountToken"):
         request = _token_request(pod, token, mode)
-        return {request.path: FileContent(sources.token(request).encode(), request.mode)}
+        content = sources.token(request).encode()
+        return {request.path: FileContent(content, request.mode, ownership.user_of(pod))}
     return {}
 
 
 def _token_request(pod: Pod, source: ServiceAccountTokenProjection, mode: int) -> TokenRequest:
-    if ownership.group_of(pod) is not None:
-        mode = _GROUP_TOKEN_MODE
+    if ownership.group_of(pod) is not None or ownership.user_of(pod) is not None:
+        mode = _OWNED_TOKEN_MODE
     audience = source.get("audience") or ""
     return TokenRequest(source["path"], audience, source.get("expirationSeconds") or 3600, mode)
 

@@ -14,6 +14,7 @@ from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from kubewire.components.kubeapi.volumes import claim_name, claim_names
 from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.volumes.local import LocalVolume
 from kubewire.components.kubelet.volumes.payload import MountProblem
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ class PersistentVolumes:
                 source["hostPath"] = host_path(held)
             volumes.append(volume if held is None else source)
         return {**pod, "spec": {**pod["spec"], "volumes": volumes}}
+
+    def local(self, pod: Pod) -> list[LocalVolume]:
+        """The local volumes that stand behind the pod's claims."""
+        read_only = read_only_claims(pod)
+        found = []
+        for volume in pod["spec"].get("volumes") or []:
+            held = self._found.get(claim_name(pod, volume) or "")
+            if held is not None and (source := held["spec"].get("local")):
+                is_read_only = volume["name"] in read_only
+                path = Path(source["path"])
+                found.append(LocalVolume(held["metadata"]["name"], path, is_read_only))
+        return found
 
     async def _look_up(self, pod: Pod, name: str) -> PersistentVolume:
         namespace = pods.namespace(pod)

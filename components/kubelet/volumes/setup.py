@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 #: The kinds of volumes whose content the kubelet writes, and which containers can only read.
 WRITTEN = ("configMap", "secret", "projected", "downwardAPI")
 
+_NO_IMAGE_VOLUMES = (
+    "no volume plugin matched: image volumes are not supported, because an image here is a program "
+    "of this machine and has no files of its own to mount; a ConfigMap or a hostPath volume can "
+    "hold the files (docs/deviations.md)"
+)
+
 
 def set_up(pod: Pod, directories: Directories, sources: VolumeSources) -> None:
     """Sets up all volumes of the pod, or updates the content of those that exist.
@@ -43,6 +49,8 @@ def _set_up_volume(
     sources: VolumeSources,
 ) -> None:
     path = directories.volume(pods.uid(pod), volume)
+    if "image" in volume:
+        raise MountProblem(_NO_IMAGE_VOLUMES)
     if path is None:
         kinds = ", ".join(key for key in volume if key != "name")
         raise MountProblem(f"no volume plugin matched: {kinds} volumes are not supported")

@@ -111,8 +111,15 @@ def test_exactly_the_wanted_number_of_pods_is_ever_made(cluster):
     cluster.kubectl("rollout", "status", "deployment/exact", "--timeout=60s")
     (replicaset,) = cluster.objects("replicasets", "-l", "app=exact")
     name = replicaset["metadata"]["name"]
-    events = cluster.objects("events", "--field-selector", f"involvedObject.name={name},reason=SuccessfulCreate")
-    assert sum(item.get("count", 1) for item in events) == 30
+
+    def told(reason):
+        events = cluster.objects("events", "--field-selector", f"involvedObject.name={name},reason={reason}")
+        return sum(item.get("count", 1) for item in events)
+
+    # A controller's events are written later than the pods, but in order: this one is the last.
+    cluster.kubectl("scale", "deployment/exact", "--replicas=29")
+    cluster.wait(lambda: told("SuccessfulDelete"), "the event of the deleted pod")
+    assert (told("SuccessfulCreate"), told("SuccessfulDelete")) == (30, 1)
     cluster.kubectl("delete", "deployment", "exact")
 
 

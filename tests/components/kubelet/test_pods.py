@@ -99,6 +99,22 @@ async def test_a_pod_that_the_node_cannot_take_fails_with_upstreams_reason(node:
 
 
 @on_node
+async def test_a_critical_pod_ends_an_ordinary_one_that_has_its_room(node: Node) -> None:
+    await node.ready_node()
+    capacity: Any = await node.client.get(NODES, "worker-1")
+    asked = {"resources": {"requests": {"cpu": capacity["status"]["allocatable"]["cpu"]}}}
+    await node.running(simple_pod("ordinary", {**sleeper("app"), **asked}))
+    await node.running(simple_pod("critical", {**sleeper("app"), **asked}, priorityClassName="system-node-critical"))
+    found = await node.pod_where("ordinary", lambda pod: pod["status"]["phase"] == "Failed", "has ended")
+    text = "Preempted in order to admit critical pod"
+    assert (found["status"]["reason"], found["status"]["message"]) == ("Preempting", text)
+    target = condition(found, "DisruptionTarget")
+    assert target is not None and (target["status"], target["reason"]) == ("True", "TerminationByKubelet")
+    await node.event("ordinary", "Preempting", text)
+    await node.delete("critical", grace=0)
+
+
+@on_node
 async def test_a_pod_has_an_address_of_its_own_and_answers_there(node: Node) -> None:
     await node.ready_node()
     pod = await node.running(simple_pod("www", httpd(), volumes=WWW))

@@ -147,6 +147,18 @@ def test_a_finished_phase_is_final() -> None:
 def test_a_pod_ended_as_a_whole() -> None:
     found = status(pod(), record(run()), override=Override("DeadlineExceeded", "too long"))
     assert (found["phase"], found["reason"], found["message"]) == ("Failed", "DeadlineExceeded", "too long")
+    assert "DisruptionTarget" not in [item["type"] for item in found["conditions"]]
+
+
+def test_a_pod_that_made_room_has_the_condition_once_and_with_its_first_time() -> None:
+    def preempted(old: Any, now: float) -> Any:
+        why = Override("Preempting", "Preempted", disruption="for another pod")
+        shown = pod_status(pod(status=old), record(run()), ProbeView(), ("172.18.0.3",), now, override=why)
+        return [item for item in shown["conditions"] if item["type"] == "DisruptionTarget"], shown
+
+    (first,), shown = preempted({}, NOW)
+    assert (first["status"], first["reason"], first["message"]) == ("True", "TerminationByKubelet", "for another pod")
+    assert preempted(shown, NOW + 9)[0] == [first]
 
 
 @pytest.mark.parametrize(

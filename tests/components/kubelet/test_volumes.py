@@ -246,8 +246,68 @@ def test_a_large_volume_is_left_alone_if_its_root_is_right(
     assert (tmp_path / "file").stat().st_mode & 0o777 == (0o660 if changed else 0o600)
 
 
-def test_a_token_is_the_fs_groups_alone() -> None:
-    volume: Any = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
-    pod: Any = {**POD, "spec": {**POD["spec"], "securityContext": {"fsGroup": 5}, "volumes": [volume]}}
-    assert volume_payload(pod, volume, SOURCES)["token"].mode == 0o600
-    assert volume_payload(POD, volume, SOURCES)["token"].mode == 0o644
+TOKEN: Any = {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+
+
+def with_users(pod: Any, *containers: Any, init: Any = ()) -> Any:
+    def made(users: Any) -> list[Any]:
+        return [{"name": "c", "securityContext": {} if user is None else {"runAsUser": user}} for user in users]
+
+    return {
+        **POD,
+        "spec": {
+            "securityContext": pod,
+            "containers": made(containers),
+            "initContainers": made(init),
+            "volumes": [TOKEN],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("pod", "owner", "mode"),
+    [
+        (POD, 0, 0o644),
+        (with_users({}, None), 0, 0o644),
+        (with_users({"runAsUser": 7}, None, None), 7, 0o600),
+        (with_users({}, 7, 7), 7, 0o600),
+        (with_users({"runAsUser": 0}, None), 0, 0o600),
+        (with_users({"runAsUser": 7}, 8), 8, 0o600),
+        (with_users({}, 7, None), 0, 0o644),
+        (with_users({"runAsUser": 7}, None, 8), 0, 0o644),
+        (with_users({"runAsUser": 7}, None, init=(8,)), 0, 0o644),
+        (with_users({"fsGroup": 5}, None), 0, 0o640),
+        (with_users({"fsGroup": 5, "runAsUser": 7}, None), 7, 0o640),
+    ],
+    ids=[
+        "no security context", "no user", "the pod's user", "the same user in all containers", "root by name",
+        "the container's user, not the pod's", "one container without a user", "two users",
+        "another user in an init container", "a group", "a user and a group",
+    ],
+)  # fmt: skip
+def test_whose_a_token_is(tmp_path: Path, pod: Any, owner: int, mode: int) -> None:
+    pod = {**pod, "spec": {**pod["spec"], "volumes": [TOKEN]}}
+    directories = Directories(tmp_path)
+    set_up(pod, directories, SOURCES)
+    found = (tmp_path / "pods/u/volumes/kubernetes.io~projected/v/token").stat()
+    group = pod["spec"].get("securityContext", {}).get("fsGroup", 0)
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (owner, group, mode)
+    before = found.st_ino
+    set_up(pod, directories, SOURCES)
+    path = tmp_path / "pods/u/volumes/kubernetes.io~projected/v/token"
+    assert path.stat().st_ino == before, "what has not changed is not written again"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({"image": {"reference": "busybox", "pullPolicy": "Always"}}, "an image here is a program of this machine"),
+        ({"image": {"reference": "no/such"}}, "an image here is a program of this machine"),
+        ({"nfs": {"server": "s", "path": "/"}}, "nfs volumes are not supported"),
+    ],
+    ids=["an image of the catalogue", "an unknown image", "a plugin that is missing"],
+)
+def test_a_volume_of_a_kind_that_is_not_there_is_refused_with_the_reason(tmp_path: Path, source: Any, why: str) -> None:
+    pod: Any = {**POD, "spec": {"containers": [], "volumes": [{"name": "v", **source}]}}
+    with pytest.raises(MountProblem, match=f'"v" : no volume plugin matched: .*{why}'):
+        set_up(pod, Directories(tmp_path), SOURCES)

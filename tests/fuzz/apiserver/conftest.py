@@ -13,12 +13,16 @@ from tests.fuzz.apiserver.seeds import seeds
 
 Send = Callable[..., Answer]
 
-#: Upstream's own answers of 500 and above: plain errors of Go, and a version that is still to come.
+#: Upstream's own answers of 500 and above: plain errors of Go, a version that is still to come, and
+#: a kubelet, pod or Service that a connection does not reach.
 _UPSTREAMS = (
     "resourceVersion should not be set on objects to be created",
     "duplicate nodePort: ",
     "Timeout: Too large resource version",
     "Internal error occurred: failed to allocate requested HealthCheck NodePort",
+    "Internal error occurred: error dialing backend: ",
+    "error trying to reach service: ",
+    "no endpoints available for service ",
 )
 
 

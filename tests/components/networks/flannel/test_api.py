@@ -63,12 +63,23 @@ async def life_of_an_agent():
     with RunningApiServer() as server:
         async with Client.from_kubeconfig(server.kubeconfig) as client:
             agent = await start(server)
+
+            async def soon(condition, what):
+                """Fails at once if the agent has died; the deadline is for one that hangs."""
+
+                async def reached():
+                    assert agent.returncode is None, LOG.read_text()
+                    answer = condition()
+                    return await answer if asyncio.iscoroutine(answer) else answer
+
+                return await until(reached, what, timeout=120)
+
             # The node first has no podCIDR: the agent waits for the IPAM controller.
             await client.create(NODES, created("worker-1", "", "172.18.0.3"))
-            await until(lambda: "pod cidr not assigned" in LOG.read_text(), "told to wait")
+            await soon(lambda: "pod cidr not assigned" in LOG.read_text(), "told to wait")
             spec = {"spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}}
             await client.patch(NODES, "worker-1", spec)
-            told = await until(lambda: condition(client, "worker-1"), "the condition")
+            told = await soon(lambda: condition(client, "worker-1"), "the condition")
             assert (told["status"], told["reason"], told["message"]) == (
                 "False",
                 "FlannelIsUp",
@@ -86,17 +97,17 @@ async def life_of_an_agent():
             assert health == "flanneld is running"
 
             await client.create(NODES, created("worker-2", "10.244.2.0/24", "172.18.0.4", PEER_MAC))
-            await until(lambda: has_peer_route(True), "the peer's route")
+            await soon(lambda: has_peer_route(True), "the peer's route")
             # A crash of the API server is not noticed by packets, and a node deleted meanwhile is not missed.
             server.kill()
             assert await has_peer_route(True)
             server.start()
             await client.delete(NODES, "worker-2")
-            await until(lambda: has_peer_route(False), "the peer's route gone")
+            await soon(lambda: has_peer_route(False), "the peer's route gone")
             await sh("ip link add cni0 type bridge && ip addr add 10.244.1.1/24 dev cni0")
             await client.delete(NODES, "worker-1")
             await client.create(NODES, created("worker-1", "10.244.7.0/24", "172.18.0.3"))
-            again = await until(lambda: condition(client, "worker-1"), "the condition of the new Node")
+            again = await soon(lambda: condition(client, "worker-1"), "the condition of the new Node")
             assert again["reason"] == "FlannelIsUp"
             notes = (await client.get(NODES, "worker-1"))["metadata"]["annotations"]
             assert json.loads(notes[f"{PREFIX}/backend-data"]) == {"VNI": 1, "VtepMAC": mac}
