@@ -47,6 +47,7 @@ from kubewire.components.apiserver.http import (
     protobuf,
     requestinfo,
 )
+from kubewire.components.apiserver.http.aggregation.aggregator import Aggregator
 from kubewire.components.apiserver.http.authentication import Authenticator
 from kubewire.components.apiserver.http.computed import Computed
 from kubewire.components.apiserver.http.connect import Connector
@@ -117,6 +118,7 @@ class ApiServer:
     catalog: Catalog
     endpoints: Endpoints
     connector: Connector
+    aggregator: Aggregator
     authenticator: Authenticator
     documents: Documents
     metrics: Metrics
@@ -155,6 +157,7 @@ class ApiServer:
         if self._server is not None:
             await self._server.shutdown(0.5)
         await self.connector.close()
+        await self.aggregator.close()
         await self.endpoints.registry.admission.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -233,6 +236,8 @@ class ApiServer:
     ) -> web.StreamResponse:
         user = authorization.acting_as(self.access, request.headers, self._user(request))
         authorization.authorize(self.access, info, query, user)
+        if (api_service := self.aggregator.find(info.path)) is not None:
+            return await self.aggregator.serve(request, user, api_service)
         if not info.is_resource:
             if info.path.startswith("/openapi"):
                 return await self._owner.run(lambda: self.documents.answer(request, info.path))
