@@ -52,7 +52,7 @@ def _kubeconfig(credentials: Credentials) -> str:
     """A kubeconfig with a cluster and nothing else."""
     authority = base64.b64encode(credentials.ca).decode()
     cluster = {"certificate-authority-data": authority, "server": credentials.server}
-    config = {
+    config: dict[str, Any] = {
         "apiVersion": "v1",
         "clusters": [{"cluster": cluster, "name": ""}],
         "contexts": None,
