@@ -110,6 +110,16 @@ class ClusterResolver(AbstractResolver):
         return None
 
 
+async def whole_body(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of an answer, of which no more than so many bytes are kept."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece[: most - len(body)]
+        if len(body) >= most:
+            break
+    return bytes(body)
+
+
 def failure_text(store: Store, error: aiohttp.ClientError, url: URL) -> str:
     """The text of Go's net/http for the same failure of a connection to a Service or a URL."""
     host, port = url.host or "", url.port or 443

@@ -48,6 +48,7 @@ from kubewire.components.apiserver.serviceaccess import (
     Unroutable,
     cluster_address,
     failure_text,
+    whole_body,
 )
 from kubewire.components.apiserver.store import Event, Key, Store
 from kubewire.components.apiserver.users import User
@@ -272,7 +273,7 @@ class Aggregator:
                 if not 200 <= got.status < 300:
                     bad = f"bad status from {shown}: {got.status}"
                     raise OSError(f"failing or missing response from {shown}: {bad}")
-                document = orjson.loads(await got.content.read(_MOST_DISCOVERY))
+                document = orjson.loads(await whole_body(got, _MOST_DISCOVERY))
         except TimeoutError as error:
             late = f'Get "{shown}": context deadline exceeded'
             raise OSError(f"failing or missing response from {shown}: {late}") from error

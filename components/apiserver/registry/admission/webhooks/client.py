@@ -20,6 +20,7 @@ from kubewire.components.apiserver.serviceaccess import (
     Trust,
     Unroutable,
     failure_text,
+    whole_body,
 )
 from kubewire.components.apiserver.store import Store
 
@@ -63,7 +64,7 @@ class WebhookClient:
         headers = {"Content-Type": "application/json", "Accept": "application/json, */*"}
         data = orjson.dumps(body)
         async with session.post(url, data=data, headers=headers, ssl=context) as answer:
-            sent = await answer.content.read(bodies.MAX_BYTES)
+            sent = await whole_body(answer, bodies.MAX_BYTES)
             if answer.status >= 400 or answer.status < 200:
                 said = sent.decode(errors="replace").strip() or "unknown"
                 failure = status.backend_response(answer.status, said, "").body["message"]
