@@ -12,7 +12,6 @@ import ssl
 import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kubewire.components.apiserver import openapi, options
@@ -20,6 +19,7 @@ from kubewire.components.apiserver.access import modes
 from kubewire.components.apiserver.cel.schematypes import with_resource
 from kubewire.components.apiserver.crd.customresources import STORAGE as CUSTOMRESOURCEDEFINITIONS
 from kubewire.components.apiserver.crd.customresources import Definitions
+from kubewire.components.apiserver.http.aggregation.aggregator import Aggregator
 from kubewire.components.apiserver.http.authentication import Authenticator, load_token_file
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.discovery import group_versions
@@ -94,6 +94,7 @@ async def _run(settings: Options) -> int:
             bootstrappolicy.reconcile(store)
         book.start()
         bootstrap.keep()
+        server.aggregator.start()
         # Everything loaded so far lives until the end, so garbage collection can skip it.
         gc.freeze()
         await server.serve(sockets)
@@ -189,6 +190,7 @@ def build(
             settings.kubelet_client_key,
             settings.kubelet_certificate_authority,
         ),
+        Aggregator(registry, settings.proxy_client_cert_file, settings.proxy_client_key_file),
         Authenticator(static, tokens, anonymous=settings.anonymous_auth),
         documents,
         metrics,
@@ -200,7 +202,7 @@ def build(
         settings.advertised,
         port,
         settings.service_cluster_ip_range,
-        Path(settings.client_ca_file).read_text() if settings.client_ca_file else "",
+        settings.trust(),
         [
             (group, version)
             for group, versions in group_versions(catalog).items()

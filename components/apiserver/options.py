@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kubewire.components.apiserver.access.modes import ALWAYS_ALLOW, MODES
+
+#: The flags of the authenticating proxy whose values are lists.
+_REQUEST_HEADERS = (
+    "allowed-names",
+    "username-headers",
+    "uid-headers",
+    "group-headers",
+    "extra-headers-prefix",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,14 @@ class Options:
     kubelet_client_certificate: str
     kubelet_client_key: str
     kubelet_certificate_authority: str
+    proxy_client_cert_file: str
+    proxy_client_key_file: str
+    requestheader_client_ca_file: str
+    requestheader_allowed_names: str
+    requestheader_username_headers: str
+    requestheader_uid_headers: str
+    requestheader_group_headers: str
+    requestheader_extra_headers_prefix: str
     storage_path: str
     listen_fds: tuple[int, ...]
     verbosity: int
@@ -39,6 +58,20 @@ class Options:
     @property
     def advertised(self) -> str:
         return self.advertise_address or self.bind_address
+
+    def trust(self) -> dict[str, str]:
+        """The data of ConfigMap extension-apiserver-authentication; raises OSError."""
+        data = {}
+        if self.client_ca_file:
+            data["client-ca-file"] = Path(self.client_ca_file).read_text()
+        if self.requestheader_client_ca_file:
+            data["requestheader-client-ca-file"] = Path(
+                self.requestheader_client_ca_file
+            ).read_text()
+            for name in _REQUEST_HEADERS:
+                given = getattr(self, f"requestheader_{name.replace('-', '_')}")
+                data[f"requestheader-{name}"] = json.dumps(list(filter(None, given.split(","))))
+        return data
 
 
 def parse(argv: list[str]) -> Options:
@@ -90,6 +123,20 @@ def parse(argv: list[str]) -> Options:
     add("--kubelet-client-certificate", default="")
     add("--kubelet-client-key", default="")
     add("--kubelet-certificate-authority", default="")
+    add(
+        "--proxy-client-cert-file",
+        default="",
+        help="client certificate with which servers behind the aggregation layer are called",
+    )
+    add("--proxy-client-key-file", default="")
+    add(
+        "--requestheader-client-ca-file",
+        default="",
+        help="CA of that certificate, which those servers read from ConfigMap "
+        "kube-system/extension-apiserver-authentication, with the names that follow",
+    )
+    for name in _REQUEST_HEADERS:
+        add(f"--requestheader-{name}", default="", help="comma-separated list")
     add("--storage-path", required=True, help="SQLite file that stores all objects")
     add(
         "--listen-fd",

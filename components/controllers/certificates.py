@@ -1,5 +1,8 @@
-"""Signs approved certificate requests of the API server's own signers, and removes old ones
-(pkg/controller/certificates).
+"""Approves kubelets' requests for client certificates, signs approved requests of the API server's
+own signers, and removes old ones (pkg/controller/certificates).
+
+A kubelet's request is approved when who asks may create the virtual subresource nodeclient, or
+selfnodeclient if it asks for the certificate that it has already.
 
 A signer issues only what its name promises: kubelet certificates have the node's name and group,
 and usages that fit (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/).
@@ -8,6 +11,7 @@ and usages that fit (https://kubernetes.io/docs/reference/access-authn-authz/cer
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,18 +21,28 @@ from typing import TYPE_CHECKING, Any
 from kubewire.components.controllers.actions import Action, Delete, Update
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, condition, created_at, format_time, parse_time
-from kubewire.components.kubeapi.resources import CERTIFICATESIGNINGREQUESTS
+from kubewire.components.kubeapi.resources import (
+    CERTIFICATESIGNINGREQUESTS,
+    KubeObject,
+    Resource,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
 
     from kubewire.components.kubeapi.types import CertificateSigningRequest
 
+log = logging.getLogger(__name__)
 _NODES = "system:nodes"
 _NODE_PREFIX = "system:node:"
 _CLIENT = "kubernetes.io/kube-apiserver-client"
 _KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
 _KUBELET_SERVING = "kubernetes.io/kubelet-serving"
+_SELF = (
+    "selfnodeclient",
+    "Auto approving self kubelet client certificate after SubjectAccessReview.",
+)
+_NODE = ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")
 _BASE_USAGES = {"digital signature", "key encipherment"}
 #: --cluster-signing-duration.
 _LIFE = timedelta(days=365)
@@ -37,6 +51,10 @@ _BACKDATE = timedelta(minutes=5)
 #: How long requests are kept: pending ones, and decided or signed ones.
 _PENDING_LIFE = timedelta(hours=24)
 _DECIDED_LIFE = timedelta(hours=1)
+
+_REVIEWS: Resource[KubeObject] = Resource(
+    "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)
 
 #: Seconds between two looks at a request.
 _SWEEP = 3600.0
@@ -53,7 +71,6 @@ def is_approved(request: CertificateSigningRequest) -> bool:
 
 def check(request: CertificateSigningRequest, parsed: x509.CertificateSigningRequest) -> None:
     """Raises Refusal when the request does not fit its signer."""
-    from cryptography import x509
 
     spec = request["spec"]
     usages = set(spec.get("usages") or ())
@@ -62,6 +79,15 @@ def check(request: CertificateSigningRequest, parsed: x509.CertificateSigningReq
         if "client auth" not in usages or not usages <= _BASE_USAGES | {"client auth"}:
             raise Refusal("usages did not match [client auth] and those of a signature")
         return
+    _check_kubelet(signer, usages, parsed)
+    if signer == _KUBELET_SERVING and _common_name(parsed) != spec.get("username"):
+        raise Refusal("subject common name is not the user who asks")
+
+
+def _check_kubelet(signer: str, usages: set[str], parsed: x509.CertificateSigningRequest) -> None:
+    """Raises Refusal when the request does not fit a signer of kubelets, whoever asks."""
+    from cryptography import x509
+
     name = _attribute(parsed, x509.NameOID.COMMON_NAME)
     if _attribute(parsed, x509.NameOID.ORGANIZATION_NAME) != [_NODES]:
         raise Refusal(f"subject organization is not {_NODES}")
@@ -75,11 +101,15 @@ def check(request: CertificateSigningRequest, parsed: x509.CertificateSigningReq
     else:
         if not alternatives:
             raise Refusal("DNS or IP subjectAltName is required")
-        if name != [spec.get("username")]:
-            raise Refusal("subject common name is not the user who asks")
         needed = "server auth"
     if not {"digital signature", needed} <= usages <= _BASE_USAGES | {needed}:
         raise Refusal(f"usages did not match digital signature and {needed}")
+
+
+def _common_name(parsed: x509.CertificateSigningRequest) -> str:
+    from cryptography import x509
+
+    return next(iter(_attribute(parsed, x509.NameOID.COMMON_NAME)), "")
 
 
 def _attribute(parsed: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> list[str]:
@@ -162,6 +192,61 @@ def _extended_usage(usages: set[str]) -> x509.ExtendedKeyUsage:
     return ExtendedKeyUsage([oid for usage, oid in known.items() if usage in usages])
 
 
+def approvals(request: CertificateSigningRequest) -> tuple[tuple[str, str], ...]:
+    """The virtual subresources of which one has to be allowed, and the message for the condition;
+    none for a request that is decided or no kubelet's. Raises ValueError if it cannot be read."""
+    from cryptography import x509
+
+    status = request.get("status") or {}
+    decided = any(condition(status, kind) is not None for kind in ("Approved", "Denied"))
+    if decided or status.get("certificate"):
+        return ()
+    spec = request["spec"]
+    if spec["signerName"] != _KUBELET_CLIENT:
+        return ()
+    parsed = x509.load_pem_x509_csr(base64.b64decode(spec["request"]))
+    try:
+        _check_kubelet(_KUBELET_CLIENT, set(spec.get("usages") or ()), parsed)
+    except Refusal:
+        return ()
+    own = _common_name(parsed) == spec.get("username")
+    return (*((_SELF,) if own else ()), _NODE)
+
+
+def plan_approval(request: CertificateSigningRequest, message: str) -> tuple[Action, ...]:
+    approved = {
+        "type": "Approved",
+        "status": "True",
+        "reason": "AutoApproved",
+        "message": message,
+    }
+    held = (request.get("status") or {}).get("conditions") or []
+    return (_with(request, {"conditions": [*held, approved]}, "approval"),)
+
+
+def review(request: CertificateSigningRequest, subresource: str) -> KubeObject:
+    """Whether who made the request may create the virtual subresource."""
+    spec = request["spec"]
+    asked: Any = {
+        "user": spec.get("username", ""),
+        "uid": spec.get("uid", ""),
+        "groups": list(spec.get("groups") or ()),
+        "extra": dict(spec.get("extra") or {}),
+        "resourceAttributes": {
+            "group": "certificates.k8s.io",
+            "resource": "certificatesigningrequests",
+            "verb": "create",
+            "subresource": subresource,
+        },
+    }
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "metadata": {},
+        "spec": asked,
+    }
+
+
 Sign = Callable[["CertificateSigningRequest", datetime], bytes]
 _SIGNERS = frozenset({_CLIENT, _KUBELET_CLIENT, _KUBELET_SERVING})
 
@@ -202,10 +287,36 @@ def plan_cleaning(request: CertificateSigningRequest, now: datetime) -> tuple[Ac
     return (Delete(CERTIFICATESIGNINGREQUESTS, "", metadata["name"], metadata["uid"]),)
 
 
-def _with(request: CertificateSigningRequest, fresh: dict[str, Any]) -> Update:
+def _with(
+    request: CertificateSigningRequest, fresh: dict[str, Any], subresource: str = "status"
+) -> Update:
     """An update and not a patch: the role of the controller allows no more."""
     status: Any = {**(request.get("status") or {}), **fresh}
-    return Update(CERTIFICATESIGNINGREQUESTS, {**request, "status": status}, "status")
+    return Update(CERTIFICATESIGNINGREQUESTS, {**request, "status": status}, subresource)
+
+
+class CertificateApprover(KeyedController):
+    component = "certificate-controller"
+    workers = 1
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.requests = self.follow(CERTIFICATESIGNINGREQUESTS, self.enqueue)
+
+    async def sync(self, key: Key) -> None:
+        request = self.requests.store.get(key)
+        if request is None:
+            return
+        try:
+            wanted = approvals(request)
+        except ValueError as error:
+            log.warning("cannot read the certificate request %s: %s", key[1], error)
+            return
+        for subresource, message in wanted:
+            answer = await self.client.create(_REVIEWS, review(request, subresource))
+            if (answer.get("status") or {}).get("allowed"):
+                await self.apply(key, plan_approval(request, message))
+                return
 
 
 class CertificateSigner(KeyedController):

@@ -36,9 +36,7 @@ WITHOUT_EFFECT = frozenset(
     disable-force-detach-on-timeout disable-http2-serving disabled-metrics emulated-version
     enable-dynamic-provisioning enable-garbage-collector enable-hostpath-provisioner enable-leader-migration
     endpoint-updates-batch-period endpointslice-updates-batch-period external-cloud-volume-plugin feature-gates
-    flex-volume-plugin-dir horizontal-pod-autoscaler-cpu-initialization-period
-    horizontal-pod-autoscaler-downscale-stabilization horizontal-pod-autoscaler-initial-readiness-delay
-    horizontal-pod-autoscaler-sync-period horizontal-pod-autoscaler-tolerance http2-max-streams-per-connection
+    flex-volume-plugin-dir http2-max-streams-per-connection
     kube-api-burst kube-api-content-type kube-api-qps leader-elect-lease-duration
     leader-elect-renew-deadline leader-elect-resource-lock leader-elect-resource-name
     leader-elect-resource-namespace leader-elect-retry-period leader-migration-config
@@ -56,6 +54,22 @@ WITHOUT_EFFECT = frozenset(
     tls-private-key-file tls-sni-cert-key vmodule
     """.split()
 )
+
+
+@dataclass(frozen=True)
+class Autoscaling:
+    """The flags of the HorizontalPodAutoscaler controller; durations are in seconds.
+
+    While a pod is not ready, its use of the processor does not count until cpu_initialization has
+    passed since its start, and later only if it has been ready before. A change of its readiness
+    within readiness_delay after the start does not show that it has been ready.
+    """
+
+    period: float = 15.0
+    downscale_stabilization: float = 300.0
+    cpu_initialization: float = 300.0
+    readiness_delay: float = 30.0
+    tolerance: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,7 @@ class Options:
     unhealthy_zone_threshold: float = 0.55
     large_cluster_size_threshold: int = 50
     max_endpoints_per_slice: int = 100
+    autoscaling: Autoscaling = Autoscaling()
     terminated_pod_gc_threshold: int = 12500
     bind_address: str = "127.0.0.1"
     secure_port: int = 10257
@@ -132,6 +147,7 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
     add("--unhealthy-zone-threshold", type=float, default=0.55)
     add("--large-cluster-size-threshold", type=int, default=50)
     add("--max-endpoints-per-slice", type=int, default=100)
+    _add_autoscaling(out)
     add("--terminated-pod-gc-threshold", type=int, default=12500)
     add("--bind-address", default="127.0.0.1")
     add(
@@ -151,6 +167,30 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     add("-v", "--v", dest="verbosity", type=int, default=0)
     return out
+
+
+def _add_autoscaling(out: argparse.ArgumentParser) -> None:
+    defaults = Autoscaling()
+    for name, seconds in (
+        ("sync-period", defaults.period),
+        ("downscale-stabilization", defaults.downscale_stabilization),
+        ("cpu-initialization-period", defaults.cpu_initialization),
+        ("initial-readiness-delay", defaults.readiness_delay),
+    ):
+        duration = flag(parse_duration)
+        out.add_argument(f"--horizontal-pod-autoscaler-{name}", type=duration, default=seconds)
+    tolerance = "--horizontal-pod-autoscaler-tolerance"
+    out.add_argument(tolerance, type=float, default=defaults.tolerance)
+
+
+def _autoscaling(given: argparse.Namespace) -> Autoscaling:
+    return Autoscaling(
+        period=given.horizontal_pod_autoscaler_sync_period,
+        downscale_stabilization=given.horizontal_pod_autoscaler_downscale_stabilization,
+        cpu_initialization=given.horizontal_pod_autoscaler_cpu_initialization_period,
+        readiness_delay=given.horizontal_pod_autoscaler_initial_readiness_delay,
+        tolerance=given.horizontal_pod_autoscaler_tolerance,
+    )
 
 
 def parse(argv: Sequence[str], known: Sequence[str] = ()) -> Options:
@@ -204,6 +244,7 @@ def options(
         unhealthy_zone_threshold=given.unhealthy_zone_threshold,
         large_cluster_size_threshold=given.large_cluster_size_threshold,
         max_endpoints_per_slice=given.max_endpoints_per_slice,
+        autoscaling=_autoscaling(given),
         terminated_pod_gc_threshold=given.terminated_pod_gc_threshold,
         bind_address=given.bind_address,
         secure_port=given.secure_port,

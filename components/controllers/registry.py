@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kubewire.components.controllers.autoscaling.controller import HorizontalPodAutoscalerController
-from kubewire.components.controllers.certificates import CertificateCleaner, CertificateSigner
+from kubewire.components.controllers.certificates import (
+    CertificateApprover,
+    CertificateCleaner,
+    CertificateSigner,
+)
 from kubewire.components.controllers.clusterroleaggregation.controller import (
     ClusterRoleAggregationController,
 )
@@ -68,6 +72,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "persistentvolume-protection-controller": VolumeProtection,
     "ephemeral-volume-controller": EphemeralVolumeController,
     "local-path-provisioner": LocalPathProvisioner,
+    "certificatesigningrequest-approving-controller": CertificateApprover,
     "certificatesigningrequest-signing-controller": CertificateSigner,
     "certificatesigningrequest-cleaner-controller": CertificateCleaner,
     "pod-garbage-collector-controller": PodGarbageCollector,
@@ -97,6 +102,7 @@ ALIASES = {
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",
+    "csrapproving": "certificatesigningrequest-approving-controller",
     "csrsigning": "certificatesigningrequest-signing-controller",
     "csrcleaner": "certificatesigningrequest-cleaner-controller",
     "persistentvolume-binder": "persistentvolume-binder-controller",

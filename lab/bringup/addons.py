@@ -19,7 +19,7 @@ from kubewire.components.kubeapi.resources import (
     KubeObject,
     Resource,
 )
-from kubewire.lab.bringup import standard_class
+from kubewire.lab.bringup import kubeadm, standard_class
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.manifests import resource_of
 from kubewire.lab.bringup.networks import installation_of
@@ -47,7 +47,7 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
         await _answering(client)
         for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
-        for obj in standard_class.objects():
+        for obj in (*standard_class.objects(), *kubeadm.objects(client.credentials)):
             await apply(client, obj)
         if spec.dns.replicas:
             await _install_dns(client, spec)

@@ -288,6 +288,13 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
         "--kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
         "--kubelet-certificate-authority": f"{PKI}/ca.crt",
+        "--proxy-client-cert-file": f"{PKI}/front-proxy-client.crt",
+        "--proxy-client-key-file": f"{PKI}/front-proxy-client.key",
+        "--requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+        "--requestheader-allowed-names": "front-proxy-client",
+        "--requestheader-username-headers": "X-Remote-User",
+        "--requestheader-group-headers": "X-Remote-Group",
+        "--requestheader-extra-headers-prefix": "X-Remote-Extra-",
         "--authorization-mode": spec.authorization,
         "--storage-path": "/var/lib/etcd/store.db",
         "--listen-fd": str(DOOR_FD),
@@ -468,6 +475,8 @@ def _control_plane_files(
         [node.name, "localhost", *names, *node.addresses, addresses.api_service, "127.0.0.1"],
     )
     client = authority.client("kube-apiserver-kubelet-client", ("system:masters",))
+    front_proxy = Authority("front-proxy-ca")
+    aggregator = front_proxy.client("front-proxy-client")
     private, public = signing_key()
     server = _api_url(node)
     for path, content in {
@@ -476,6 +485,10 @@ def _control_plane_files(
         f"{PKI}/apiserver.key": serving.key,
         f"{PKI}/apiserver-kubelet-client.crt": client.certificate,
         f"{PKI}/apiserver-kubelet-client.key": client.key,
+        f"{PKI}/front-proxy-ca.crt": front_proxy.certificate,
+        f"{PKI}/front-proxy-ca.key": front_proxy.key,
+        f"{PKI}/front-proxy-client.crt": aggregator.certificate,
+        f"{PKI}/front-proxy-client.key": aggregator.key,
         f"{PKI}/sa.key": private,
         f"{PKI}/sa.pub": public,
         ADMIN_CONF: kubeconfig_for(

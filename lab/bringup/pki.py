@@ -50,11 +50,12 @@ def _alternative(name: str) -> x509.GeneralName:
 
 
 class Authority:
-    """The cluster's certificate authority ("kubernetes")."""
+    """A certificate authority; the cluster's is "kubernetes", and kubeadm's other one, for servers
+    behind the aggregation layer, is "front-proxy-ca"."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "kubernetes") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("kubernetes")
+        self._name = _name(name)
         usage = x509.KeyUsage(
             digital_signature=True,
             key_cert_sign=True,

@@ -14,8 +14,9 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from kubewire.components.kubeapi.kubeconfig import Credentials
 from kubewire.components.kubeapi.resources import KubeObject
-from kubewire.lab.bringup import addons
+from kubewire.lab.bringup import addons, kubeadm
 from kubewire.lab.bringup.components import PROXY_CONFIG, NodeFile, component_specs, node_files
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -87,7 +88,10 @@ def described(spec: LabSpec, authority: Authority, monkeypatch: pytest.MonkeyPat
     for file in node_files(spec, plan, authority, "lab"):
         if shown := content(file):
             yield f"file {file.host} {file.path} {file.mode:o} {shown}"
+    every = kubeadm.objects(FakeClient.credentials)
     for obj in objects(spec, monkeypatch):
+        if obj in every:
+            continue
         digest = sha256(json.dumps(obj).encode()).hexdigest()[:16]
         yield f"object {obj['apiVersion']} {obj['kind']} {obj['metadata']['name']} {digest}"
 
@@ -115,6 +119,8 @@ CORE_FILES = {
 
 class FakeClient:
     """Stands in for the API's client."""
+
+    credentials = Credentials(server="https://172.18.0.2:6443", ca=b"authority")
 
     @classmethod
     def from_kubeconfig(cls, path: str, user_agent: str) -> FakeClient:

@@ -259,9 +259,19 @@ for name in ("root", "cwd", "ns/user"):
 
 
 @pytest.mark.parametrize(
-    ("path", "code"), [("api/v1/secrets", "403"), ("api", "403"), ("version", "200"), ("readyz", "200")]
+    ("path", "code"),
+    [
+        ("api/v1/secrets", "403"),
+        ("api", "403"),
+        ("api/v1/namespaces/kube-public/configmaps", "403"),
+        ("api/v1/namespaces/kube-public/configmaps/cluster-info", "200"),
+        ("version", "200"),
+        ("readyz", "200"),
+    ],
 )
-def test_without_credentials_there_are_version_and_health_alone(lab: Attacked, path: str, code: str) -> None:
+def test_without_credentials_there_are_version_health_and_cluster_info_alone(
+    lab: Attacked, path: str, code: str
+) -> None:
     record = json.loads((lab.cli.state / "default/lab.json").read_text())
     url = f"https://127.0.0.1:{record['port']}/{path}"
     done = subprocess.run(["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", url], capture_output=True, text=True)

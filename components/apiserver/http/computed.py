@@ -16,8 +16,12 @@ from typing import Any
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.registry import Registry
-from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.apiserver.registry.tables import table
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
 
 #: The period over which kubelets compute rates, and how long one may take to answer.
@@ -118,6 +122,37 @@ class Computed:
         names = [item for item in (*ports, "etcd-0") if name in ("", item)]
         errors = [await _health(ports[item]) if item in ports else "" for item in names]
         return [component_status(item, why) for item, why in zip(names, errors, strict=True)]
+
+
+def _component_row(obj: KubeObject, now: datetime) -> list[Any]:
+    healthy = next((item for item in obj["conditions"] if item["type"] == "Healthy"), None)
+    if healthy is None:
+        return [obj["metadata"]["name"], "Unknown", "", ""]
+    state = "Healthy" if healthy["status"] == "True" else "Unhealthy"
+    return [obj["metadata"]["name"], state, healthy.get("message", ""), healthy.get("error", "")]
+
+
+#: How they are printed; those of metrics.k8s.io are not, and kubectl prints them itself.
+COMPONENT_STATUSES = Served(
+    KindSpec(
+        resource=Resource("", "v1", "componentstatuses", "ComponentStatus", namespaced=False),
+        singular="componentstatus",
+        columns=(
+            cells.NAME,
+            Column("Status", "string", "", "Whether the component is healthy."),
+            Column("Message", "string", "", "What the component answers."),
+            Column("Error", "string", "", "Why the component could not be asked."),
+        ),
+        row=_component_row,
+    ),
+    "v1",
+)
+
+
+def table_of(answer: KubeObject, version: str, include: str) -> KubeObject:
+    """The Table of a ComponentStatus or a list of them."""
+    objects = answer.get("items", [answer])
+    return table(COMPONENT_STATUSES, objects, {}, version, include)
 
 
 async def _health(port: int) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -36,6 +36,7 @@ from kubewire.components.apiserver.http.proxying import (
     has_links,
     rewritten_body,
 )
+from kubewire.components.apiserver.http.relaying import relay
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.apiserver.http.upgrade import (
     BUFFER,
@@ -255,7 +256,7 @@ class Connector:
                 await _check_log_answer(answer, info.name)
                 if is_websocket(request):
                     return await send_as_messages(request, answer.content.iter_any())
-                return await _relay(request, answer, answer.headers)
+                return await relay(request, answer, answer.headers)
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             if info.subresource == "proxy":
                 text = f"error trying to reach service: {_why(target, error)}"
@@ -297,7 +298,7 @@ class Connector:
         except (OSError, TimeoutError) as error:
             raise _dial_error(request, target, error) from error
         try:
-            writer.write(request_head(request, target))
+            writer.write(request_head(request.method, target, request.headers))
             head, refused = await read_answer(reader)
             if refused is not None:
                 if wants_stream_close(request):
@@ -345,7 +346,7 @@ async def _relay_proxied(
 ) -> web.StreamResponse:
     headers = answer_headers(place, CIMultiDict(answer.headers))
     if request.method == "HEAD" or not has_links(answer.headers):
-        return await _relay(request, answer, headers)
+        return await relay(request, answer, headers)
     page = await answer.read()
     try:
         encoding = answer.headers.get("Content-Encoding", "")
@@ -358,31 +359,6 @@ async def _relay_proxied(
         if key.lower() not in HOP_BY_HOP | {"content-length"}
     )
     return web.Response(status=answer.status, reason=answer.reason, headers=kept, body=body)
-
-
-async def _relay(
-    request: web.BaseRequest,
-    answer: aiohttp.ClientResponse,
-    received: Mapping[str, str],
-) -> web.StreamResponse:
-    headers = CIMultiDict(
-        (key, value) for key, value in received.items() if key.lower() not in HOP_BY_HOP
-    )
-    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-    if "Content-Length" not in headers:
-        response.enable_chunked_encoding()
-    await response.prepare(request)
-    try:
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-    except aiohttp.ClientError as error:
-        # The head of the answer is sent, so the client would read a second answer as part of its
-        # body. Only closing the connection tells it of the error (httputil's ErrAbortHandler).
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError(f"the backend broke off: {error}") from error
-    await response.write_eof()
-    return response
 
 
 def _sent_on(request: web.BaseRequest, info: RequestInfo, place: Place) -> CIMultiDict[str]:

@@ -9,6 +9,7 @@ import base64
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kubewire.components.apiserver.kinds.spec import Subresource
@@ -41,6 +42,8 @@ class VirtualKind:
 
 
 _READ = ("get", "list")
+#: The groupPriorityMinimum of groups of custom resources; their versions have a tenth of it.
+CUSTOM_PRIORITY = 1000
 
 VIRTUAL_KINDS = (
     VirtualKind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview"),
@@ -95,10 +98,25 @@ def group_versions(catalog: Catalog) -> dict[str, list[str]]:
     versions: dict[str, set[str]] = {}
     served = [(item.group, item.version) for item in catalog.all()]
     virtual = [(item.group, item.version) for item in VIRTUAL_KINDS]
-    for group, version in [*served, *virtual]:
+    for group, version in [*served, *virtual, *catalog.remote]:
         versions.setdefault(group, set()).add(version)
-    groups = sorted(versions, key=group_rank)
-    return {group: sorted(versions[group], key=version_rank) for group in groups}
+    highest: dict[str, int] = {}
+    for (group, _), remote in catalog.remote.items():
+        highest[group] = max(remote.priority, highest.get(group, 0))
+
+    def rank(group: str) -> tuple[int, int, str]:
+        place, name = group_rank(group)
+        return (place, -highest.get(group, CUSTOM_PRIORITY) if name else 0, name)
+
+    def order(group: str, version: str) -> tuple[int, tuple[int, int, int, str]]:
+        remote = catalog.remote.get((group, version))
+        priority = CUSTOM_PRIORITY // 10 if remote is None else remote.version_priority
+        return (-priority, version_rank(version))
+
+    return {
+        group: sorted(versions[group], key=partial(order, group))
+        for group in sorted(versions, key=rank)
+    }
 
 
 def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
@@ -106,7 +124,7 @@ def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
     groups = group_versions(catalog)
     served = _by_version(catalog)
     names = [group for group in groups if (group == "") == core]
-    items = [_group_discovery(served, group, groups[group]) for group in names]
+    items = [_group_discovery(catalog, served, group, groups[group]) for group in names]
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": f"apidiscovery.k8s.io/{version}",
@@ -123,6 +141,7 @@ def _by_version(catalog: Catalog) -> dict[tuple[str, str], list[Served]]:
 
 
 def _group_discovery(
+    catalog: Catalog,
     served: dict[tuple[str, str], list[Served]],
     group: str,
     versions: list[str],
@@ -130,21 +149,17 @@ def _group_discovery(
     metadata: dict[str, Any] = {"creationTimestamp": None}
     if group:
         metadata["name"] = group
-    return {
-        "metadata": metadata,
-        "versions": [
-            {
-                "version": version,
-                "resources": _resource_discoveries(
-                    served.get((group, version), []),
-                    group,
-                    version,
-                ),
-                "freshness": "Current",
-            }
-            for version in versions
-        ],
-    }
+    entries: list[KubeObject] = []
+    for version in versions:
+        remote = catalog.remote.get((group, version))
+        if remote is None:
+            own = served.get((group, version), [])
+            resources = _resource_discoveries(own, group, version)
+        else:
+            resources = list(remote.resources)
+        fresh = "Current" if remote is None or remote.fresh else "Stale"
+        entries.append({"version": version, "resources": resources, "freshness": fresh})
+    return {"metadata": metadata, "versions": entries}
 
 
 def _resource_discoveries(resources: list[Served], group: str, version: str) -> list[KubeObject]:

@@ -157,7 +157,11 @@ class Documents:
         return orjson.dumps(discovery.aggregated(self.catalog, core, version))
 
     def _openapi_index(self) -> bytes:
-        return orjson.dumps(self.openapi.v3_index(self.kinds, self.crds()))
+        index = self.openapi.v3_index(self.kinds, self.crds())
+        for group, version in self.catalog.remote:
+            path = f"apis/{group}/{version}"
+            index["paths"][path] = {"serverRelativeURL": f"/openapi/v3/{path}"}
+        return orjson.dumps(index)
 
     def _openapi_v2(self, accept: tuple[MediaType, ...], request: web.BaseRequest) -> web.Response:
         if _prefers(accept, (_PROTOBUF_V2, _PROTOBUF_V2_SHORT)):

@@ -47,8 +47,13 @@ from kubewire.components.apiserver.http import (
     protobuf,
     requestinfo,
 )
+from kubewire.components.apiserver.http.aggregation.aggregator import Aggregator
 from kubewire.components.apiserver.http.authentication import Authenticator
-from kubewire.components.apiserver.http.computed import Computed
+from kubewire.components.apiserver.http.computed import (
+    COMPONENT_STATUSES,
+    Computed,
+    table_of,
+)
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Call, Endpoints
@@ -117,6 +122,7 @@ class ApiServer:
     catalog: Catalog
     endpoints: Endpoints
     connector: Connector
+    aggregator: Aggregator
     authenticator: Authenticator
     documents: Documents
     metrics: Metrics
@@ -155,6 +161,7 @@ class ApiServer:
         if self._server is not None:
             await self._server.shutdown(0.5)
         await self.connector.close()
+        await self.aggregator.close()
         await self.endpoints.registry.admission.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -233,6 +240,8 @@ class ApiServer:
     ) -> web.StreamResponse:
         user = authorization.acting_as(self.access, request.headers, self._user(request))
         authorization.authorize(self.access, info, query, user)
+        if (api_service := self.aggregator.find(info.path)) is not None:
+            return await self.aggregator.serve(request, user, api_service)
         if not info.is_resource:
             if info.path.startswith("/openapi"):
                 return await self._owner.run(lambda: self.documents.answer(request, info.path))
@@ -241,7 +250,7 @@ class ApiServer:
         if virtual is not None and "create" in virtual.verbs:
             return await self._review(request, info, virtual, user)
         if virtual is not None:
-            return await self._computed(info, virtual, query)
+            return await self._computed(request, info, virtual, query)
         served = self.catalog.find(info.group, info.version, info.plural)
         if served is None:
             raise status.no_such_path()
@@ -412,12 +421,19 @@ class ApiServer:
 
     async def _computed(
         self,
+        request: web.BaseRequest,
         info: RequestInfo,
         virtual: discovery.VirtualKind,
         query: dict[str, str],
     ) -> web.Response:
         computed = Computed(self.endpoints.registry, self.connector)
-        response = _json(await computed.answer(info, virtual.kind, query))
+        answer = await computed.answer(info, virtual.kind, query)
+        if info.plural == COMPONENT_STATUSES.plural:
+            shape = representation(request.headers.get("Accept", ""))
+            if shape.kind == "Table":
+                include = query.get("includeObject") or "Metadata"
+                answer = table_of(answer, shape.version, include)
+        response = _json(answer)
         if virtual.deprecation:
             for header in warning_headers([virtual.deprecation]):
                 response.headers.add("Warning", header)

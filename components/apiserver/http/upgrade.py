@@ -103,10 +103,10 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def request_head(request: web.BaseRequest, target: Target) -> bytes:
-    lines = [f"{request.method} {target.path_and_query} HTTP/1.1", f"Host: {target.authority}"]
+def request_head(method: str, target: Target, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target.path_and_query} HTTP/1.1", f"Host: {target.authority}"]
     dropped = ("host", "authorization")
-    kept = ((key, value) for key, value in request.headers.items() if key.lower() not in dropped)
+    kept = ((key, value) for key, value in headers.items() if key.lower() not in dropped)
     lines += [f"{key}: {value}" for key, value in kept]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 

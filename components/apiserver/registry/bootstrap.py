@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -55,12 +55,6 @@ _NAME = "kubernetes"
 _TRUST = "extension-apiserver-authentication"
 #: The priority of the first group in discovery.
 _PRIORITY = 18_000
-_LOCAL = {
-    "type": "Available",
-    "status": "True",
-    "reason": "Local",
-    "message": "Local APIServices are always available",
-}
 
 
 def first_address(cidr: str) -> str:
@@ -86,8 +80,8 @@ class Bootstrap:
     advertise_address: str
     port: int
     service_cidr: str
-    #: The certificate authority of client certificates, in PEM.
-    client_ca: str = ""
+    #: The data of extension-apiserver-authentication: authorities in PEM, and names of headers.
+    trust: Mapping[str, str] = field(default_factory=dict)
     #: Group and version of what this server has itself, in the order of discovery.
     api_versions: Sequence[tuple[str, str]] = ()
     _due: bool = field(default=False, init=False)
@@ -107,7 +101,7 @@ class Bootstrap:
             self._ensure(resource, "", obj["metadata"]["name"], partial(_with_missing, given))
         for order, (group, version) in enumerate(self.api_versions):
             self._ensure_api_service(apiservice.local(group, version, _PRIORITY - 100 * order))
-        if self.client_ca:
+        if self.trust:
             self._ensure(CONFIGMAPS, "kube-system", _TRUST, self._trust)
         self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
         self._ensure_service_cidr_ready()
@@ -156,21 +150,13 @@ class Bootstrap:
             log.error("cannot keep %s %s/%s: %s", resource.plural, namespace, name, error)
 
     def _ensure_api_service(self, wanted: KubeObject) -> None:
-        """The object, and once its condition."""
+        """Creates the object; what a user changed stays. The aggregator writes its condition."""
         name = wanted["metadata"]["name"]
         self._ensure(APISERVICES, "", name, lambda obj: obj | wanted if len(obj) == 1 else obj)
-        served = self._served(APISERVICES)
-        stored = served and self.registry.store.get(Key(served.storage, "", name))
-        if served is None or not stored or (stored.obj.get("status") or {}).get("conditions"):
-            return
-        status = {"conditions": [_LOCAL | {"lastTransitionTime": timestamp()}]}
-        self.registry.update(
-            served, "", name, lambda obj: obj | {"status": status}, _OPTIONS, "status"
-        )
 
     def _trust(self, obj: KubeObject) -> KubeObject:
         """How servers behind the aggregation layer check who calls them."""
-        return obj | {"data": (obj.get("data") or {}) | {"client-ca-file": self.client_ca}}
+        return obj | {"data": (obj.get("data") or {}) | dict(self.trust)}
 
     def _service_cidr(self, obj: KubeObject) -> KubeObject:
         return obj | {"spec": obj.get("spec") or {"cidrs": _cidrs(self.service_cidr)}}

@@ -137,12 +137,27 @@ def _built_in(spec: KindSpec) -> Served:
     )
 
 
+@dataclass(frozen=True)
+class Remote:
+    """A version that a Service of the cluster serves behind this server: the priorities of its
+    APIService, and its resources as aggregated discovery lists them; fresh if it answers now."""
+
+    priority: int
+    version_priority: int
+    resources: tuple[KubeObject, ...] = ()
+    fresh: bool = False
+
+
 @dataclass
 class Catalog:
-    """Looks resources up by (group, version, plural); serial grows with each change, for caches."""
+    """Looks resources up by (group, version, plural); serial grows with each change, for caches.
+
+    remote has what other servers serve by group and version; it wins over what is here.
+    """
 
     builtin: Mapping[tuple[str, str, str], Served]
     custom: dict[tuple[str, str, str], Served] = field(default_factory=dict)
+    remote: Mapping[tuple[str, str], Remote] = field(default_factory=dict)
     serial: int = 0
 
     @classmethod
@@ -158,6 +173,11 @@ class Catalog:
         self.custom = {(item.group, item.version, item.plural): item for item in served}
         # The serial changes last, so that a reader of the new serial never sees the old resources.
         self.serial += 1
+
+    def replace_remote(self, remote: Mapping[tuple[str, str], Remote]) -> None:
+        if remote != self.remote:
+            self.remote = remote
+            self.serial += 1
 
     def all(self) -> list[Served]:
         return [*self.builtin.values(), *self.custom.values()]

@@ -1,4 +1,4 @@
-"""Runs a round of each HorizontalPodAutoscaler every 15 seconds."""
+"""Runs a round of each HorizontalPodAutoscaler every 15 seconds, or as a flag says."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ from kubewire.components.kubeapi.selectors import LabelSelector
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import HorizontalPodAutoscaler
 
-#: --horizontal-pod-autoscaler-sync-period.
-_PERIOD = 15.0
 _POD_METRICS: Resource[KubeObject] = Resource("metrics.k8s.io", "v1beta1", "pods", "PodMetrics")
 _KNOWN: tuple[Resource[Any], ...] = (
     DEPLOYMENTS,
@@ -63,7 +61,7 @@ class HorizontalPodAutoscalerController(KeyedController):
         hpa = self.autoscalers.store.get(key)
         if hpa is None:
             return
-        self.queue.add_after(key, _PERIOD)
+        self.queue.add_after(key, self.context.options.autoscaling.period)
         now = self.context.now()
         reference = hpa["spec"]["scaleTargetRef"]
         try:
@@ -74,7 +72,8 @@ class HorizontalPodAutoscalerController(KeyedController):
             return
         uid = hpa["metadata"]["uid"]
         target = await self._target(key[0], scale)
-        step = plan(hpa, target, self._histories.get(uid, History()), now)
+        flags = self.context.options.autoscaling
+        step = plan(hpa, target, self._histories.get(uid, History()), now, flags)
         if step.rescale is not None:
             try:
                 scale["spec"] = {**(scale.get("spec") or {}), "replicas": step.rescale}

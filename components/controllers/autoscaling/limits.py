@@ -2,7 +2,7 @@
 (normalizeDesiredReplicas of pkg/controller/podautoscaler/horizontal.go).
 
 Without `behavior` the number at most doubles, or becomes 4, and shrinks only to the highest number
-recommended in the last five minutes. With it, windows and policies say both.
+recommended in --horizontal-pod-autoscaler-downscale-stabilization. With it, windows and policies say both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import HorizontalPodAutoscalerSpec, HPAScalingRules
 
-_DOWNSCALE_SECONDS = 300
 #: How long recommendations and changes are remembered: the longest period of a policy.
 _MEMORY = timedelta(seconds=3600)
 _UP: HPAScalingRules = {
@@ -28,7 +27,6 @@ _UP: HPAScalingRules = {
     ],
 }
 _DOWN: HPAScalingRules = {
-    "stabilizationWindowSeconds": _DOWNSCALE_SECONDS,
     "selectPolicy": "Max",
     "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
 }
@@ -104,11 +102,15 @@ def limit(
     desired: int,
     history: History,
     now: datetime,
+    downscale_stabilization: float = 300.0,
 ) -> Limited:
     """history has the recommendations before this one."""
     behavior = spec.get("behavior")
     up = rules(spec, "scaleUp")
-    down = rules(spec, "scaleDown")
+    down: HPAScalingRules = {
+        "stabilizationWindowSeconds": int(downscale_stabilization),
+        **rules(spec, "scaleDown"),
+    }
     stable, able = _stabilized(current, desired, up, down, history, now)
     least, most = int(spec.get("minReplicas", 1)), int(spec["maxReplicas"])
     if behavior is None:
@@ -128,7 +130,8 @@ def limit(
 
 
 def rules(spec: HorizontalPodAutoscalerSpec, direction: str) -> HPAScalingRules:
-    """The rules of scaleUp or scaleDown with their defaults."""
+    """The rules of scaleUp or scaleDown with their defaults. The window of scaleDown has none here,
+    because its default is a flag."""
     given: dict[str, HPAScalingRules] = dict(spec.get("behavior") or {})  # type: ignore[arg-type]
     default = _UP if direction == "scaleUp" else _DOWN
     return {**default, **(given.get(direction) or {})}

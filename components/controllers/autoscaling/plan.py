@@ -11,6 +11,7 @@ from kubewire.components.controllers.actions import Action, Emit, Update
 from kubewire.components.controllers.autoscaling import replicas
 from kubewire.components.controllers.autoscaling.limits import History, limit, rules
 from kubewire.components.controllers.autoscaling.replicas import MetricProblem, Proposal
+from kubewire.components.controllers.flags import Autoscaling
 from kubewire.components.controllers.meta import format_time
 from kubewire.components.kubeapi.quantity import milli_value, parse_quantity
 from kubewire.components.kubeapi.resources import HORIZONTALPODAUTOSCALERS
@@ -18,7 +19,6 @@ from kubewire.components.kubeapi.resources import HORIZONTALPODAUTOSCALERS
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import HorizontalPodAutoscaler, Pod
 
-_TOLERANCE = 0.1
 _KEYS = {
     "Resource": "resource",
     "ContainerResource": "containerResource",
@@ -107,6 +107,7 @@ def plan(
     target: Target,
     history: History,
     now: datetime,
+    flags: Autoscaling = Autoscaling(),  # noqa: B008
 ) -> Round:
     spec = hpa["spec"]
     status = _Status(hpa, now)
@@ -141,7 +142,7 @@ def plan(
             now,
         )
     try:
-        wanted = _wanted(hpa, target, now)
+        wanted = _wanted(hpa, target, now, flags)
     except _Failure as failure:
         message = f"the HPA was unable to compute the replica count: {failure}"
         status.condition("ScalingActive", "False", failure.reason, message)
@@ -154,7 +155,7 @@ def plan(
     text = f"the HPA was able to successfully calculate a replica count from {wanted.name}"
     status.condition("ScalingActive", "True", "ValidMetricFound", text)
     status.fields["currentMetrics"] = list(wanted.statuses)
-    limited = limit(spec, current, wanted.replicas, history, now)
+    limited = limit(spec, current, wanted.replicas, history, now, flags.downscale_stabilization)
     status.condition("AbleToScale", "True", *limited.able)
     status.condition("ScalingLimited", *limited.limited)
     remembered = history.recommended(wanted.replicas, now)
@@ -195,7 +196,9 @@ class _Failure(Exception):
         )
 
 
-def _wanted(hpa: HorizontalPodAutoscaler, target: Target, now: datetime) -> _Wanted:
+def _wanted(
+    hpa: HorizontalPodAutoscaler, target: Target, now: datetime, flags: Autoscaling
+) -> _Wanted:
     """The most that any metric asks for; a metric without a value only forbids to shrink."""
     metrics = hpa["spec"].get("metrics") or []
     best: tuple[int, str] | None = None
@@ -203,7 +206,7 @@ def _wanted(hpa: HorizontalPodAutoscaler, target: Target, now: datetime) -> _Wan
     failures: list[tuple[str, str]] = []
     for metric in metrics:
         try:
-            proposal, name = _proposal(hpa, metric, target, now)
+            proposal, name = _proposal(hpa, metric, target, now, flags)
         except MetricProblem as problem:
             failures.append((f"FailedGet{metric['type']}Metric", str(problem)))
             continue
@@ -221,6 +224,7 @@ def _proposal(
     metric: Mapping[str, Any],
     target: Target,
     now: datetime,
+    flags: Autoscaling,
 ) -> tuple[Proposal, str]:
     source = metric.get(_KEYS.get(metric["type"], "")) or {}
     if metric["type"] not in ("Resource", "ContainerResource"):
@@ -233,12 +237,13 @@ def _proposal(
         text = f"unable to get metrics for resource {resource}: {target.problem}"
         raise MetricProblem(f"failed to get {resource} utilization: {text}")
     samples = replicas.samples_of(target.metrics, resource, container)
-    tolerates = _tolerance(hpa)
+    tolerates = _tolerance(hpa, flags.tolerance)
+    start = replicas.Start(flags.cpu_initialization, flags.readiness_delay)
     shown = f"{resource} container resource" if container else f"{resource} resource"
     if wanted.get("averageValue") is not None:
         average = milli_value(wanted["averageValue"])
         proposal = replicas.by_average(
-            target.replicas, average, target.pods, samples, resource, tolerates, now
+            target.replicas, average, target.pods, samples, resource, tolerates, now, start
         )
         return proposal, shown
     try:
@@ -252,15 +257,16 @@ def _proposal(
             resource,
             tolerates,
             now,
+            start,
         )
     except MetricProblem as problem:
         raise MetricProblem(f"failed to get {resource} utilization: {problem}") from problem
     return proposal, f"{shown} utilization (percentage of request)"
 
 
-def _tolerance(hpa: HorizontalPodAutoscaler) -> Any:
+def _tolerance(hpa: HorizontalPodAutoscaler, default: float) -> Any:
     up, down = (
-        float(parse_quantity(rules(hpa["spec"], key).get("tolerance") or str(_TOLERANCE)))
+        float(parse_quantity(rules(hpa["spec"], key).get("tolerance") or str(default)))
         for key in ("scaleUp", "scaleDown")
     )
     return lambda ratio: 1 - down <= ratio <= 1 + up

@@ -20,8 +20,13 @@ from kubewire.components.kubeapi.quantity import milli_value
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import Pod
 
-_CPU_INITIALIZATION = timedelta(minutes=5)
-_READINESS_DELAY = timedelta(seconds=30)
+
+@dataclass(frozen=True)
+class Start:
+    """In which seconds after its start the use of the processor by a pod tells nothing (flags)."""
+
+    cpu_initialization: float = 300.0
+    readiness_delay: float = 30.0
 
 
 class MetricProblem(Exception):
@@ -70,7 +75,11 @@ class _Groups:
 
 
 def _group(
-    pods: Sequence[Pod], samples: Mapping[str, Sample], resource: str, now: datetime
+    pods: Sequence[Pod],
+    samples: Mapping[str, Sample],
+    resource: str,
+    now: datetime,
+    start: Start,
 ) -> _Groups:
     ready = 0
     groups: dict[str, set[str]] = {"unready": set(), "missing": set(), "ignored": set()}
@@ -83,7 +92,7 @@ def _group(
             groups["unready"].add(name)
         elif sample is None:
             groups["missing"].add(name)
-        elif resource == "cpu" and _is_warming_up(pod, sample, now):
+        elif resource == "cpu" and _is_warming_up(pod, sample, now, start):
             groups["unready"].add(name)
         else:
             ready += 1
@@ -91,7 +100,7 @@ def _group(
     return _Groups(ready, **frozen)
 
 
-def _is_warming_up(pod: Pod, sample: Sample, now: datetime) -> bool:
+def _is_warming_up(pod: Pod, sample: Sample, now: datetime, start: Start) -> bool:
     """Whether the pod's use of the processor still is that of its start."""
     condition = ready_condition(pod)
     started = (pod.get("status") or {}).get("startTime")
@@ -100,9 +109,9 @@ def _is_warming_up(pod: Pod, sample: Sample, now: datetime) -> bool:
     changed = parse_time(condition.get("lastTransitionTime"))
     is_unready = condition.get("status") == "False"
     begin = parse_time(started)
-    if begin + _CPU_INITIALIZATION > now:
+    if begin + timedelta(seconds=start.cpu_initialization) > now:
         return is_unready or sample.timestamp < changed + sample.window
-    return is_unready and begin + _READINESS_DELAY > changed
+    return is_unready and begin + timedelta(seconds=start.readiness_delay) > changed
 
 
 def requests_of(pods: Sequence[Pod], resource: str, container: str) -> dict[str, int]:
@@ -132,9 +141,10 @@ def by_utilization(
     resource: str,
     tolerates: Callable[[float], bool],
     now: datetime,
+    start: Start = Start(),
 ) -> Proposal:
     """target is the share of requests in percent; tolerates says whether a ratio is near enough."""
-    groups = _group(pods, samples, resource, now)
+    groups = _group(pods, samples, resource, now, start)
     used = _counted(samples, groups)
     if not used:
         raise MetricProblem("did not receive metrics for targeted pods (pods might be unready)")
@@ -162,9 +172,10 @@ def by_average(
     resource: str,
     tolerates: Callable[[float], bool],
     now: datetime,
+    start: Start = Start(),
 ) -> Proposal:
     """target is the use of each pod in thousandths."""
-    groups = _group(pods, samples, resource, now)
+    groups = _group(pods, samples, resource, now, start)
     used = _counted(samples, groups)
     if not used:
         raise MetricProblem("did not receive metrics for targeted pods (pods might be unready)")

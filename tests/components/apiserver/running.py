@@ -58,13 +58,15 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
         )
 
-    def issue(self, name: str, *, groups: tuple[str, ...] = (), addresses: tuple[str, ...] = ()) -> Issued:
-        """A certificate for clients (name, groups) and servers (addresses, localhost) alike."""
+    def issue(
+        self, name: str, *, groups: tuple[str, ...] = (), addresses: tuple[str, ...] = (), hosts: tuple[str, ...] = ()
+    ) -> Issued:
+        """A certificate for clients (name, groups) and servers (addresses, hosts, localhost) alike."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
         subject += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(one)) for one in addresses]
-        names.append(x509.DNSName("localhost"))
+        names += [x509.DNSName(host) for host in ("localhost", *hosts)]
         certificate = (
             self._builder(x509.Name(subject), key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -107,6 +109,7 @@ class RunningApiServer:
         self.authority = Authority(self.folder)
         self._serving = self.authority.issue("kube-apiserver", addresses=("127.0.0.1", address))
         self.kubelet_client = self.authority.issue("kube-apiserver-kubelet-client", groups=("system:masters",))
+        self.front_proxy = self.authority.issue("front-proxy-client")
         self.service_account_key = self.folder / "sa.key"
         write_key(self.service_account_key, ec.generate_private_key(ec.SECP256R1()))
         self.kubeconfig = self.kubeconfig_for("kubernetes-admin", "system:masters")
@@ -140,6 +143,13 @@ class RunningApiServer:
             "--kubelet-client-certificate", str(self.kubelet_client.certificate),
             "--kubelet-client-key", str(self.kubelet_client.key),
             "--kubelet-certificate-authority", str(self.authority.certificate),
+            "--proxy-client-cert-file", str(self.front_proxy.certificate),
+            "--proxy-client-key-file", str(self.front_proxy.key),
+            "--requestheader-client-ca-file", str(self.authority.certificate),
+            "--requestheader-allowed-names", "front-proxy-client",
+            "--requestheader-username-headers", "X-Remote-User",
+            "--requestheader-group-headers", "X-Remote-Group",
+            "--requestheader-extra-headers-prefix", "X-Remote-Extra-",
             "--storage-path", str(self.folder / "store.db"),
             "--authorization-mode", "Node,RBAC",
             *self._flags,

@@ -57,7 +57,7 @@ def test_only_approval_approves_and_only_the_status_has_a_certificate(run: Run) 
     assert "conditions" not in by_status["status"]
     assert by_status["status"]["certificate"] == "eA=="
     (approved,) = by_approval["status"]["conditions"]
-    assert approved["type"] == "Approved" and approved["lastTransitionTime"]
+    assert approved["type"] == "Approved" and approved["lastTransitionTime"] and approved["lastUpdateTime"]
 
 
 def test_a_request_is_not_approved_and_denied_and_keeps_its_answer(run: Run) -> None:

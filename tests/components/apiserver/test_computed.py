@@ -9,7 +9,7 @@ import pytest
 
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.http import requestinfo
-from kubewire.components.apiserver.http.computed import Computed, component_status
+from kubewire.components.apiserver.http.computed import Computed, component_status, table_of
 from kubewire.components.apiserver.store import Key
 
 
@@ -109,3 +109,21 @@ def test_a_component_that_does_not_answer_is_unhealthy() -> None:
     assert states["etcd-0"] == "True"
     broken = component_status("scheduler", "refused")["conditions"]
     assert broken == [{"type": "Healthy", "status": "False", "message": "refused"}]
+
+
+def test_component_statuses_are_printed_with_status_message_and_error(kubectl: Any) -> None:
+    lines = kubectl("get", "componentstatuses").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "STATUS", "MESSAGE", "ERROR"]
+    cells = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    assert cells["etcd-0"] == ["Healthy", "ok"]
+    assert set(cells) == {"etcd-0", "scheduler", "controller-manager"}
+
+
+@pytest.mark.parametrize(
+    ("error", "cells"),
+    [("", ["x", "Healthy", "ok", ""]), ("refused", ["x", "Unhealthy", "refused", ""])],
+    ids=["healthy", "unhealthy"],
+)
+def test_the_row_of_a_component(error: str, cells: list[str]) -> None:
+    table = table_of(component_status("x", error), "v1", "None")
+    assert table["rows"] == [{"cells": cells}]

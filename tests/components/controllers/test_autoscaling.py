@@ -10,6 +10,7 @@ import pytest
 from kubewire.components.controllers.actions import Emit, Update
 from kubewire.components.controllers.autoscaling.limits import History
 from kubewire.components.controllers.autoscaling.plan import Round, Target, no_target, plan
+from kubewire.components.controllers.flags import Autoscaling, parse
 from tests.components.controllers.objects import NOW, at, pod, stamp
 
 
@@ -42,13 +43,14 @@ def decide(
     history: History = History(),  # noqa: B008
     replicas: int | None = None,
     now: Any = NOW,
+    flags: Autoscaling = Autoscaling(),  # noqa: B008
     **pods: Any,
 ) -> Round:
     """used is the processor time of each pod, None of one without metrics; pods replace members."""
     members = [pods.get(name) or member(name) for name in used]
     metrics = [metric(name, cpu) for name, cpu in used.items() if cpu is not None]
     count = len(members) if replicas is None else replicas
-    return plan(hpa or autoscaler(), Target(count, members, metrics), history, now)
+    return plan(hpa or autoscaler(), Target(count, members, metrics), history, now, flags)
 
 
 def conditions(step: Round) -> dict[str, str]:
@@ -201,3 +203,76 @@ def test_a_round_that_changes_nothing_writes_nothing() -> None:
     (update,) = first.actions
     assert isinstance(update, Update)
     assert decide({"a": "50m"}, update.obj, first.history).actions == ()
+
+
+def started(seconds: float, *, ready: bool, changed: float) -> Any:
+    """A pod that started so many seconds ago, and whose condition Ready changed so many ago."""
+    item = member("a")
+    item["status"]["startTime"] = stamp(at(-seconds))
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": stamp(at(-changed))}
+    item["status"]["conditions"] = [condition]
+    return item
+
+
+@pytest.mark.parametrize(
+    ("flags", "rescale"),
+    [
+        pytest.param(Autoscaling(), 2, id="out of the default tolerance"),
+        pytest.param(Autoscaling(tolerance=0.2), None, id="within the tolerance given"),
+    ],
+)
+def test_the_tolerance_is_a_flag(flags: Autoscaling, rescale: int | None) -> None:
+    assert decide({"a": "58m"}, flags=flags).rescale == rescale
+
+
+@pytest.mark.parametrize(
+    ("flags", "rescale"),
+    [
+        pytest.param(Autoscaling(), None, id="a minute ago is in the default window"),
+        pytest.param(Autoscaling(downscale_stabilization=30), 1, id="it is not in half a minute"),
+    ],
+)
+@pytest.mark.parametrize("spec", [{}, {"behavior": {"scaleDown": {"selectPolicy": "Max"}}}], ids=["plain", "behavior"])
+def test_the_window_of_shrinking_is_a_flag(flags: Autoscaling, rescale: int | None, spec: Any) -> None:
+    history = History(recommendations=((at(-60), 2),))
+    assert decide({"a": "10m", "b": "10m"}, autoscaler(**spec), history, flags=flags).rescale == rescale
+
+
+@pytest.mark.parametrize(
+    ("a", "flags", "rescale"),
+    [
+        pytest.param(started(60, ready=False, changed=50), Autoscaling(), False, id="an unready pod that starts"),
+        pytest.param(
+            started(60, ready=False, changed=10),
+            Autoscaling(cpu_initialization=30),
+            True,
+            id="it has started by the flag",
+        ),
+        pytest.param(
+            started(400, ready=False, changed=380), Autoscaling(), False, id="never ready within the readiness delay"
+        ),
+        pytest.param(
+            started(400, ready=False, changed=380),
+            Autoscaling(readiness_delay=10),
+            True,
+            id="ready before, by the flag",
+        ),
+    ],
+)
+def test_when_the_use_of_a_starting_pod_counts_is_a_flag(a: Any, flags: Autoscaling, rescale: bool) -> None:
+    step = decide({"a": "100m"}, flags=flags, a=a)
+    assert (step.rescale is not None) == rescale
+
+
+def test_the_flags_are_read() -> None:
+    prefix = "--horizontal-pod-autoscaler"
+    given = [
+        f"{prefix}-sync-period=5s",
+        f"{prefix}-downscale-stabilization=1m",
+        f"{prefix}-cpu-initialization-period=2m",
+        f"{prefix}-initial-readiness-delay=10s",
+        f"{prefix}-tolerance=0.2",
+    ]
+    options = parse(["--kubeconfig=x", *given])
+    assert options.autoscaling == Autoscaling(5, 60, 120, 10, 0.2)
+    assert parse(["--kubeconfig=x"]).autoscaling == Autoscaling()

@@ -14,7 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from kubewire.components.controllers.actions import Update
-from kubewire.components.controllers.certificates import Authority, plan_cleaning, plan_signing
+from kubewire.components.controllers.certificates import (
+    Authority,
+    approvals,
+    plan_approval,
+    plan_cleaning,
+    plan_signing,
+    review,
+)
 from tests.components.controllers.objects import NOW, at, stamp
 
 NODE = "system:node:worker-1"
@@ -123,3 +130,44 @@ def test_old_requests_are_removed(decided: bool, seconds: int, gone: bool) -> No
     if not decided:
         asked["status"] = {}
     assert bool(plan_cleaning(asked, at(seconds))) == gone
+
+
+@pytest.mark.parametrize(
+    ("asked", "subresources"),
+    [
+        pytest.param(
+            request(NODE, "system:nodes", approved="Other", **KUBELET),
+            ["selfnodeclient", "nodeclient"],
+            id="a node renews",
+        ),
+        pytest.param(
+            request(NODE, "system:nodes", approved="Other", user="joiner", **KUBELET), ["nodeclient"], id="a node joins"
+        ),
+        pytest.param(request(NODE, "system:nodes", **KUBELET), [], id="approved already"),
+        pytest.param(request(NODE, "system:nodes", approved="Denied", **KUBELET), [], id="denied already"),
+        pytest.param(request(NODE, "team", approved="Other", **KUBELET), [], id="not a node's subject"),
+        pytest.param(
+            request(NODE, "system:nodes", approved="Other", address="10.0.0.1", **SERVING),
+            [],
+            id="serving certificates",
+        ),
+        pytest.param(request(approved="Other"), [], id="another client"),
+    ],
+)
+def test_which_requests_are_approved_when_the_user_may_ask(asked: Any, subresources: list[str]) -> None:
+    assert [name for name, _ in approvals(asked)] == subresources
+
+
+def test_an_approval_says_why_and_whom_was_asked_about() -> None:
+    asked = request(NODE, "system:nodes", approved="Other", **KUBELET)
+    asked["status"] = {}
+    asked["spec"] |= {"groups": ["system:nodes"], "extra": {"a": ["b"]}}
+    (subresource, message), _ = approvals(asked)
+    spec = review(asked, subresource)["spec"]
+    assert (spec["user"], spec["groups"], spec["extra"]) == (NODE, ["system:nodes"], {"a": ["b"]})
+    assert spec["resourceAttributes"]["subresource"] == "selfnodeclient"
+    (update,) = plan_approval(asked, message)
+    assert isinstance(update, Update) and update.subresource == "approval"
+    (condition,) = update.obj["status"]["conditions"]
+    assert (condition["type"], condition["reason"]) == ("Approved", "AutoApproved")
+    assert condition["message"] == "Auto approving self kubelet client certificate after SubjectAccessReview."

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from kubewire.components.kubeapi.kubeconfig import Credentials
+from kubewire.lab.bringup import kubeadm
 from tests.components.controllers.cluster import Cluster, fake_node
 from tests.components.controllers.objects import template
 
@@ -429,3 +435,25 @@ def test_work_goes_on_when_the_api_server_crashes_and_comes_back(cluster):
     assert len(cluster.objects("pods", "-l", "app=through")) == 4
     cluster.kubectl("delete", "deployment", "through", "--cascade=foreground", "--timeout=60s")
     assert all(process.poll() is None for process in cluster.processes.values())
+
+
+def test_a_node_renews_its_certificate_without_being_asked(cluster):
+    name = "system:node:worker-1"
+    pairs = [(x509.NameOID.ORGANIZATION_NAME, "system:nodes"), (x509.NameOID.COMMON_NAME, name)]
+    subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in pairs])
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    request = {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": "renewal"},
+        "spec": {
+            "request": base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["digital signature", "client auth"],
+        },
+    }
+    cluster.apply(*(item for item in kubeadm.objects(Credentials("")) if item["kind"] == "ClusterRoleBinding"))
+    cluster.kubectl("create", "-f", "-", "--as", name, "--as-group", "system:nodes", stdin=json.dumps(request))
+    reason = "jsonpath={.status.conditions[?(@.type=='Approved')].reason}"
+    cluster.wait(lambda: cluster.kubectl("get", "csr", "renewal", "-o", reason) == "AutoApproved", "approval")

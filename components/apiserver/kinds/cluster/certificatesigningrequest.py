@@ -152,7 +152,8 @@ def _stamp(new: KubeObject, old: KubeObject) -> None:
         held = before.get(item.get("type"), {})
         if item.get("status") != held.get("status") or not item.get("lastTransitionTime"):
             item["lastTransitionTime"] = held.get("lastTransitionTime") or now
-        item.setdefault("lastUpdateTime", now)
+        # A missing time is null by now, as Go's types write it.
+        item["lastUpdateTime"] = item.get("lastUpdateTime") or now
 
 
 def _conditions(obj: KubeObject) -> list[dict[str, Any]]:
