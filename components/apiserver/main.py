@@ -43,6 +43,10 @@ from kubewire.components.apiserver.registry.admission.policies.typechecking impo
 from kubewire.components.apiserver.registry.admission.policies.validating import (
     ValidatingAdmissionPolicy,
 )
+from kubewire.components.apiserver.registry.admission.certificate_signers import (
+    CertificateApproval,
+    CertificateSigning,
+)
 from kubewire.components.apiserver.registry.admission.role_escalation import RoleEscalation
 from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient
 from kubewire.components.apiserver.registry.admission.webhooks.dispatching import (
@@ -152,7 +156,12 @@ def build(
         Admission(
             store,
             allocator,
-            outside=(*_outside(store, catalog, client), RoleEscalation(store, authorizer)),
+            outside=(
+                *_outside(store, catalog, client),
+                RoleEscalation(store, authorizer),
+                CertificateApproval(store, authorizer),
+                CertificateSigning(store, authorizer),
+            ),
         ),
         openapi,
         OwnershipTracker(openapi.list_map_keys),
