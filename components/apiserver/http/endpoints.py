@@ -41,13 +41,11 @@ from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.applying import apply_patch
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.fieldownership import ListKeysOf
-from kubewire.components.apiserver.registry.registry import (
-    Registry,
+from kubewire.components.apiserver.registry.registry import Registry, Strategy, Transform
+from kubewire.components.apiserver.registry.requests import (
     Result,
     Selection,
-    Strategy,
     Target,
-    Transform,
     WriteOptions,
     check_field_selector,
 )
@@ -279,7 +277,7 @@ class Endpoints:
             return self._scaled(call, lambda scale: obj, options, call.other_shape)
         strategy = _STRATEGIES.get(info.subresource, "main")
         if info.subresource == "finalize":
-            self.registry.check_types(served, obj)
+            self.registry.decoding.check_types(served, obj)
         transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
         unconditional = served.spec.unconditional_update and not served.custom
         result = self.registry.update(
@@ -349,7 +347,7 @@ class Endpoints:
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
-        self.registry.typed(body, "", "v1", "DeleteOptions")
+        self.registry.decoding.typed(body, "", "v1", "DeleteOptions")
         return deletion.DeleteOptions.parse(body, dict(call.query), call.user)
 
     def scale(self, call: Call) -> web.Response:
@@ -369,7 +367,7 @@ class Endpoints:
         info = call.info
 
         def rescaled(obj: KubeObject) -> KubeObject:
-            scale = self.registry.typed(
+            scale = self.registry.decoding.typed(
                 transform(subresources.scale_of(served, obj)),
                 "autoscaling",
                 "v1",
@@ -396,7 +394,7 @@ class Endpoints:
         body = decode_object(call.body, call.content_type)
         options = call.write_options()
         if kind := _SUBRESOURCE_KINDS.get(info.subresource):
-            self.registry.typed(body, *kind)
+            self.registry.decoding.typed(body, *kind)
         warnings = self.registry.admit_body(call.target("CREATE", options), body, {}, kind)
         match served.storage, info.subresource:
             case "pods", "binding":

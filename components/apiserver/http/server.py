@@ -68,7 +68,7 @@ from kubewire.components.apiserver.owner import OwnerThread
 from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.admission.webhooks import rules
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
-from kubewire.components.apiserver.registry.registry import Target, WriteOptions
+from kubewire.components.apiserver.registry.requests import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
 from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import refused_version
@@ -439,7 +439,9 @@ class ApiServer:
 
         def reviewed() -> web.Response:
             body = decode_object(sent, content_type)
-            self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
+            self.endpoints.registry.decoding.typed(
+                body, virtual.group, virtual.version, virtual.kind
+            )
             version = f"{virtual.group}/{virtual.version}"
             reviewer = Reviewer(user, self.authenticator, self.access, self._owner)
             answer = reviewer.review(virtual.kind, version, body, info.namespace)
