@@ -258,11 +258,14 @@ for name in ("root", "cwd", "ns/user"):
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_no_credentials_no_answer(lab: Attacked) -> None:
+@pytest.mark.parametrize(
+    ("path", "code"), [("api/v1/secrets", "403"), ("api", "403"), ("version", "200"), ("readyz", "200")]
+)
+def test_without_credentials_there_are_version_and_health_alone(lab: Attacked, path: str, code: str) -> None:
     record = json.loads((lab.cli.state / "default/lab.json").read_text())
-    url = f"https://127.0.0.1:{record['port']}/api/v1/secrets"
+    url = f"https://127.0.0.1:{record['port']}/{path}"
     done = subprocess.run(["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", url], capture_output=True, text=True)
-    assert done.stdout in ("401", "403")
+    assert done.stdout == code
 
 
 def test_what_the_machine_reads_of_a_lab_is_read_as_data(lab: Attacked) -> None:
