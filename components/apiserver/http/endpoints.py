@@ -105,7 +105,8 @@ class Call:
         """The default field manager: the name of the program in the User-Agent."""
         return self.request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
 
-    def write_options(self) -> WriteOptions:
+    def write_options(self, findings: tuple[str, ...] = ()) -> WriteOptions:
+        """The options in the query, with what was found about the body itself."""
         validation = self.query.get("fieldValidation") or "Warn"
         if validation not in ("Ignore", "Warn", "Strict"):
             raise self._invalid_options("fieldValidation", validation, '"Ignore", "Strict", "Warn"')
@@ -115,9 +116,8 @@ class Call:
         default_manager = "" if self.media_type == APPLY_PATCH else self.agent
         manager = self.query.get("fieldManager") or default_manager
         force = flag(self.query.get("force"))
-        return WriteOptions(
-            dry_run == "All", manager, validation, force, self.user, self._options_kind
-        )
+        kind = self._options_kind
+        return WriteOptions(dry_run == "All", manager, validation, force, self.user, kind, findings)
 
     def target(self, operation: Operation, options: WriteOptions) -> Target:
         """What the request is about, for the admission of its body."""
@@ -263,7 +263,7 @@ class Endpoints:
         shape = call.shape
         info = call.info
         obj, findings = decode_strictly(call.body, call.content_type)
-        options = replace(call.write_options(), findings=findings)
+        options = call.write_options(findings)
         result = self.registry.create(call.served, info.namespace, obj, options)
         return self._answer(call, result, shape)
 
@@ -272,7 +272,7 @@ class Endpoints:
         info = call.info
         served = call.served
         obj, findings = decode_strictly(call.body, call.content_type)
-        options = replace(call.write_options(), findings=findings)
+        options = call.write_options(findings)
         if info.subresource == "scale":
             return self._scaled(call, lambda scale: obj, options, call.other_shape)
         strategy = _STRATEGIES.get(info.subresource, "main")
