@@ -234,7 +234,7 @@ def test_a_priority_belongs_to_its_class(run: Run, namespace: Namespace) -> None
 
 def test_pods_get_the_default_priority_of_their_time(run: Run, namespace: Namespace) -> None:
     name = namespace()
-    seen = []
+    seen: list[int] = []
 
     def look() -> None:
         seen.append(made(run, POD_RESOURCE, pod(name, f"p{len(seen)}"))["spec"]["priority"])
