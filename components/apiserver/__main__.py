@@ -2,6 +2,9 @@
 
 import sys
 
-from kubewire.components.apiserver.main import main
+from kubewire.components.base.authorities import without_authorities
+
+with without_authorities():
+    from kubewire.components.apiserver.main import main
 
 sys.exit(main(sys.argv[1:]))

@@ -55,6 +55,7 @@ from kubewire.components.apiserver.registry.admission.webhooks.dispatching impor
 )
 from kubewire.components.apiserver.registry.bootstrap import Bootstrap
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.decoding import Decoding
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker
 from kubewire.components.apiserver.registry.registry import Registry
 from kubewire.components.apiserver.store import Key, Store, StoreError
@@ -163,7 +164,7 @@ def build(
                 CertificateSigning(store, authorizer),
             ),
         ),
-        openapi,
+        Decoding(openapi),
         OwnershipTracker(openapi.list_map_keys),
     )
     tokens = ServiceAccountTokens(

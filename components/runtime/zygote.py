@@ -32,6 +32,7 @@ import struct
 from collections.abc import Sequence
 from typing import NoReturn
 
+from kubewire.components.base.authorities import without_authorities
 from kubewire.components.kernel import namespaces as ns
 
 from .child import Task, become
@@ -63,8 +64,9 @@ def run(
     # Orphans of the children become children of this process, and not of PID 1.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     set_title(area, name)
-    for module in modules:
-        importlib.import_module(module)
+    with without_authorities():
+        for module in modules:
+            importlib.import_module(module)
     gc.collect()
     fill_holes()
     gc.freeze()

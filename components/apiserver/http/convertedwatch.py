@@ -20,7 +20,8 @@ from kubewire.components.apiserver.http.watching import (
     first_events,
     frame,
 )
-from kubewire.components.apiserver.registry.registry import Registry, Selection
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import Selection
 from kubewire.components.apiserver.store import Event
 
 _BOOKMARK_SECONDS = 60.0

@@ -41,13 +41,11 @@ from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.applying import apply_patch
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.fieldownership import ListKeysOf
-from kubewire.components.apiserver.registry.registry import (
-    Registry,
+from kubewire.components.apiserver.registry.registry import Registry, Strategy, Transform
+from kubewire.components.apiserver.registry.requests import (
     Result,
     Selection,
-    Strategy,
     Target,
-    Transform,
     WriteOptions,
     check_field_selector,
 )
@@ -107,7 +105,8 @@ class Call:
         """The default field manager: the name of the program in the User-Agent."""
         return self.request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
 
-    def write_options(self) -> WriteOptions:
+    def write_options(self, findings: tuple[str, ...] = ()) -> WriteOptions:
+        """The options in the query, with what was found about the body itself."""
         validation = self.query.get("fieldValidation") or "Warn"
         if validation not in ("Ignore", "Warn", "Strict"):
             raise self._invalid_options("fieldValidation", validation, '"Ignore", "Strict", "Warn"')
@@ -117,9 +116,8 @@ class Call:
         default_manager = "" if self.media_type == APPLY_PATCH else self.agent
         manager = self.query.get("fieldManager") or default_manager
         force = flag(self.query.get("force"))
-        return WriteOptions(
-            dry_run == "All", manager, validation, force, self.user, self._options_kind
-        )
+        kind = self._options_kind
+        return WriteOptions(dry_run == "All", manager, validation, force, self.user, kind, findings)
 
     def target(self, operation: Operation, options: WriteOptions) -> Target:
         """What the request is about, for the admission of its body."""
@@ -265,7 +263,7 @@ class Endpoints:
         shape = call.shape
         info = call.info
         obj, findings = decode_strictly(call.body, call.content_type)
-        options = replace(call.write_options(), findings=findings)
+        options = call.write_options(findings)
         result = self.registry.create(call.served, info.namespace, obj, options)
         return self._answer(call, result, shape)
 
@@ -274,12 +272,12 @@ class Endpoints:
         info = call.info
         served = call.served
         obj, findings = decode_strictly(call.body, call.content_type)
-        options = replace(call.write_options(), findings=findings)
+        options = call.write_options(findings)
         if info.subresource == "scale":
             return self._scaled(call, lambda scale: obj, options, call.other_shape)
         strategy = _STRATEGIES.get(info.subresource, "main")
         if info.subresource == "finalize":
-            self.registry.check_types(served, obj)
+            self.registry.decoding.check_types(served, obj)
         transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
         unconditional = served.spec.unconditional_update and not served.custom
         result = self.registry.update(
@@ -349,7 +347,7 @@ class Endpoints:
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
-        self.registry.typed(body, "", "v1", "DeleteOptions")
+        self.registry.decoding.typed(body, "", "v1", "DeleteOptions")
         return deletion.DeleteOptions.parse(body, dict(call.query), call.user)
 
     def scale(self, call: Call) -> web.Response:
@@ -369,7 +367,7 @@ class Endpoints:
         info = call.info
 
         def rescaled(obj: KubeObject) -> KubeObject:
-            scale = self.registry.typed(
+            scale = self.registry.decoding.typed(
                 transform(subresources.scale_of(served, obj)),
                 "autoscaling",
                 "v1",
@@ -396,7 +394,7 @@ class Endpoints:
         body = decode_object(call.body, call.content_type)
         options = call.write_options()
         if kind := _SUBRESOURCE_KINDS.get(info.subresource):
-            self.registry.typed(body, *kind)
+            self.registry.decoding.typed(body, *kind)
         warnings = self.registry.admit_body(call.target("CREATE", options), body, {}, kind)
         match served.storage, info.subresource:
             case "pods", "binding":

@@ -11,7 +11,8 @@ from kubewire.components.apiserver.kinds.fielderrors import forbidden
 from kubewire.components.apiserver.kinds.pods.pod_validation import validate_pod_spec
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.registry.catalog import Served
-from kubewire.components.apiserver.registry.registry import Registry, Result, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import Result, WriteOptions
 from kubewire.components.kubeapi.resources import KubeObject
 
 _PATH = "spec.ephemeralContainers"
@@ -33,8 +34,8 @@ def update(
     def added(pod: KubeObject) -> KubeObject:
         before = list(pod["spec"].get("ephemeralContainers") or [])
         wanted = transform({**pod, "spec": dict(pod["spec"])})
-        registry.check_kind(served, wanted)
-        registry.check_types(served, wanted)
+        registry.decoding.check_kind(served, wanted)
+        registry.decoding.check_types(served, wanted)
         spec = wanted.get("spec") or {}
         pod["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
         pod["spec"]["ephemeralContainers"] = spec.get("ephemeralContainers") or []

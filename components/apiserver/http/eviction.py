@@ -15,7 +15,8 @@ import orjson
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.registry import deletion, metadata
 from kubewire.components.apiserver.registry.catalog import Served
-from kubewire.components.apiserver.registry.registry import Registry, Result, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import Result, WriteOptions
 from kubewire.components.apiserver.store import Stored
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector

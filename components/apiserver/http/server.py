@@ -42,8 +42,6 @@ from kubewire.components.apiserver.http import (
     authorization,
     connectoptions,
     discovery,
-    ephemeral,
-    patching,
     protobuf,
     requestinfo,
 )
@@ -67,13 +65,14 @@ from kubewire.components.apiserver.http.negotiation import (
 )
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.apiserver.http.reviews import Reviewer
+from kubewire.components.apiserver.http.routes import has_subresource, route_of
 from kubewire.components.apiserver.http.upgrade import Connection
 from kubewire.components.apiserver.http.warningheaders import warning_headers
 from kubewire.components.apiserver.owner import OwnerThread
 from kubewire.components.apiserver.registry.admission.plugin import Operation
 from kubewire.components.apiserver.registry.admission.webhooks import rules
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
-from kubewire.components.apiserver.registry.registry import Target, WriteOptions
+from kubewire.components.apiserver.registry.requests import Target, WriteOptions
 from kubewire.components.apiserver.store import Key, RevisionMismatch
 from kubewire.components.apiserver.users import User
 from kubewire.components.base.connections import refused_version
@@ -221,7 +220,7 @@ class ApiServer:
             return RequestInfo(False, info.verb, info.path)
         if not info.subresource:
             return info
-        known = served is not None and _has_subresource(served, info.subresource)
+        known = served is not None and has_subresource(served, info.subresource)
         return info if known else replace(info, subresource="")
 
     async def _indent(self, response: web.StreamResponse) -> None:
@@ -254,7 +253,7 @@ class ApiServer:
         served = self.catalog.find(info.group, info.version, info.plural)
         if served is None:
             raise status.no_such_path()
-        if info.subresource in _CONNECTING and _has_subresource(served, info.subresource):
+        if info.subresource in _CONNECTING and has_subresource(served, info.subresource):
             pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
             await self._admit_connection(info, served, pairs, user)
             return await self.connector.serve(request, info, pairs)
@@ -262,7 +261,7 @@ class ApiServer:
         call = Call(request, info, served, query, body, user)
         if info.verb == "watch" and not info.subresource:
             return await self.endpoints.watch(call)
-        route = self._route(call)
+        route = route_of(self.endpoints, call)
         if self._waits(call):
             response = await self._owner.run_waiting(lambda: _retry_on_conflict(route, call))
         elif self._is_light(call):
@@ -344,81 +343,6 @@ class ApiServer:
             return False
         return bodies.is_light(call.body, call.media_type or "json")
 
-    def _route(self, call: Call) -> Callable[[Call], web.Response]:
-        """The endpoint of a verb; raises 404 and 405 as the generic API server does."""
-        info = call.info
-        served = call.served
-        if info.namespace and not served.namespaced:
-            raise status.no_such_path()
-        if info.subresource:
-            return self._subresource_route(info, served)
-        if served.namespaced and not info.namespace and info.verb not in ("list", "watch"):
-            raise status.method_not_allowed()
-        routes: dict[str, Callable[[Call], web.Response]] = {
-            "get": self.endpoints.get,
-            "list": self.endpoints.list_objects,
-            "create": self.endpoints.create,
-            "update": self.endpoints.update,
-            "patch": self.endpoints.patch,
-            "delete": self.endpoints.delete,
-            "deletecollection": self.endpoints.delete_collection,
-        }
-        verb = "" if info.verb == "create" and info.name else info.verb
-        if verb == "deletecollection" and served.storage == "namespaces":
-            verb = ""
-        if verb in ("update", "patch") and not info.name:
-            verb = ""
-        if verb not in routes:
-            raise status.method_not_allowed()
-        return routes[verb]
-
-    def _subresource_route(
-        self,
-        info: RequestInfo,
-        served: Served,
-    ) -> Callable[[Call], web.Response]:
-        if not _has_subresource(served, info.subresource):
-            raise status.no_such_path()
-        name = info.subresource
-        verb = info.verb
-        if name == "scale" and verb == "get":
-            return self.endpoints.scale
-        if name in ("status", "scale", "approval") and verb in ("get", "update", "patch"):
-            endpoints = {
-                "get": self.endpoints.get,
-                "update": self.endpoints.update,
-                "patch": self.endpoints.patch,
-            }
-            return endpoints[verb]
-        if name == "ephemeralcontainers" and verb in ("get", "update", "patch"):
-            return self.endpoints.get if verb == "get" else self._add_containers
-        if name == "finalize" and verb == "update":
-            return self.endpoints.update
-        if name in ("binding", "eviction", "token") and verb == "create":
-            return self.endpoints.create_subresource
-        raise status.method_not_allowed()
-
-    def _add_containers(self, call: Call) -> web.Response:
-        """PUT and PATCH of pods/ephemeralcontainers."""
-        if call.info.verb == "update":
-            sent = decode_object(call.body, call.content_type)
-            transform: ephemeral.Transform = lambda pod: sent  # noqa: E731
-        else:
-            merge_key = self.endpoints.merge_key
-            transform, _ = patching.transform(call.served, call.media_type, call.body, merge_key)
-        info = call.info
-        options = call.write_options()
-        registry = self.endpoints.registry
-        result = ephemeral.update(
-            registry,
-            call.served,
-            info.namespace,
-            info.name,
-            transform,
-            options,
-        )
-        return web.Response(body=result.body, headers={"Content-Type": "application/json"})
-
     async def _computed(
         self,
         request: web.BaseRequest,
@@ -455,7 +379,9 @@ class ApiServer:
 
         def reviewed() -> web.Response:
             body = decode_object(sent, content_type)
-            self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
+            self.endpoints.registry.decoding.typed(
+                body, virtual.group, virtual.version, virtual.kind
+            )
             version = f"{virtual.group}/{virtual.version}"
             reviewer = Reviewer(user, self.authenticator, self.access, self._owner)
             answer = reviewer.review(virtual.kind, version, body, info.namespace)
@@ -509,10 +435,6 @@ def _make_request(
         loop,
         client_max_size=bodies.MAX_BYTES,
     )
-
-
-def _has_subresource(served: Served, name: str) -> bool:
-    return any(subresource.name == name for subresource in discovery.subresources(served))
 
 
 def _indent(response: web.StreamResponse) -> None:

@@ -12,7 +12,8 @@ from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds.spec import FieldError, ScalePaths
 from kubewire.components.apiserver.registry import metadata
 from kubewire.components.apiserver.registry.catalog import Served
-from kubewire.components.apiserver.registry.registry import Registry, Result, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import Result, WriteOptions
 from kubewire.components.apiserver.store import Key
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector

@@ -36,7 +36,8 @@ from aiohttp import web
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.http.negotiation import Representation, encode
 from kubewire.components.apiserver.registry import tables
-from kubewire.components.apiserver.registry.registry import Registry, Selection
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import Selection
 from kubewire.components.apiserver.store import Event, RevisionExpired, Store, Stored
 
 log = logging.getLogger(__name__)

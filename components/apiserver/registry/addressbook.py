@@ -16,7 +16,8 @@ from typing import Protocol
 
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.deletion import DeleteOptions, delete
-from kubewire.components.apiserver.registry.registry import Registry, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import WriteOptions
 from kubewire.components.apiserver.status import StatusError
 from kubewire.components.apiserver.store import Event, Key
 from kubewire.components.kubeapi.resources import IPADDRESSES, SERVICECIDRS, KubeObject

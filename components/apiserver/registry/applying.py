@@ -18,7 +18,8 @@ from kubewire.components.apiserver.registry.fieldownership import (
     list_keys_for,
 )
 from kubewire.components.apiserver.registry.fieldsets import owned_fields
-from kubewire.components.apiserver.registry.registry import Registry, Result, Strategy, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry, Strategy
+from kubewire.components.apiserver.registry.requests import Result, WriteOptions
 from kubewire.components.apiserver.store import Key
 from kubewire.components.kubeapi.resources import KubeObject
 
@@ -79,7 +80,7 @@ def _checked(
     if not isinstance(patch, dict):
         raise status.bad_request("error decoding YAML: the applied configuration is not an object")
     config: KubeObject = patch
-    registry.check_types(served, config)
+    registry.decoding.check_types(served, config)
     metadata = config["metadata"]
     if metadata.get("managedFields"):
         raise status.bad_request("metadata.managedFields must be nil")

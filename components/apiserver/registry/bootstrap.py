@@ -24,7 +24,8 @@ from kubewire.components.apiserver.kinds.cluster.priorityclass import (
 )
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.metadata import timestamp
-from kubewire.components.apiserver.registry.registry import Registry, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import WriteOptions
 from kubewire.components.apiserver.status import StatusError
 from kubewire.components.apiserver.store import Event, Key
 from kubewire.components.kubeapi.resources import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kubewire.components.apiserver.kinds.spec import FieldError, KindSpec
 from kubewire.components.apiserver.status import qualified
@@ -57,6 +58,8 @@ class Served:
     convert, and may return the object they were given. Those of a custom resource convert from any
     version. schema_errors validates against a custom resource's schema. Custom objects that were
     stored before the revision defaults_since may lack defaults of today's schema.
+
+    A request asks for group, kind and storage some thirty times, so each is computed only once.
     """
 
     spec: KindSpec
@@ -76,37 +79,37 @@ class Served:
     deprecation: str = ""
     defaults_since: int = 0
 
-    @property
+    @cached_property
     def group(self) -> str:
         return self.spec.resource.group
 
-    @property
+    @cached_property
     def version(self) -> str:
         return self.spec.resource.version
 
-    @property
+    @cached_property
     def plural(self) -> str:
         return self.spec.resource.plural
 
-    @property
+    @cached_property
     def kind(self) -> str:
         return self.spec.resource.kind
 
-    @property
+    @cached_property
     def namespaced(self) -> bool:
         return self.spec.resource.namespaced
 
-    @property
+    @cached_property
     def api_version(self) -> str:
         return self.spec.resource.api_version
 
-    @property
+    @cached_property
     def storage(self) -> str:
         """The name of the resource in the store."""
         shared = self.spec.storage
         return shared.resource if shared else qualified(self.group, self.plural)
 
-    @property
+    @cached_property
     def stored_as_served(self) -> bool:
         return self.api_version == self.storage_version
 
@@ -119,7 +122,7 @@ class Served:
             return bool(obj["apiVersion"] == self.api_version)
         return self.stored_as_served
 
-    @property
+    @cached_property
     def counts_generation(self) -> bool:
         return self.custom or self.spec.generation
 

@@ -16,13 +16,8 @@ from kubewire.components.apiserver.query import integer
 from kubewire.components.apiserver.registry.admission.plugin import Attributes
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.metadata import timestamp
-from kubewire.components.apiserver.registry.registry import (
-    Registry,
-    Result,
-    Selection,
-    is_finished,
-    uid_text,
-)
+from kubewire.components.apiserver.registry.registry import Registry, is_finished, uid_text
+from kubewire.components.apiserver.registry.requests import Result, Selection
 from kubewire.components.apiserver.store import RevisionMismatch, Stored
 from kubewire.components.apiserver.users import SERVER, User
 from kubewire.components.kubeapi.resources import KubeObject

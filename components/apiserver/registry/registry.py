@@ -32,23 +32,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import orjson
 
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
-from kubewire.components.apiserver.kinds.strategy import without_nulls
 from kubewire.components.apiserver.kinds.warnings.table import on_create, on_update
 from kubewire.components.apiserver.registry import metadata as object_meta
 from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.decoding import Decoding, Undecodable, handled_as
 from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker, drop_unreadable
+from kubewire.components.apiserver.registry.requests import Result, Target, WriteOptions
 from kubewire.components.apiserver.store import Key, KeyExists, Store, Stored
-from kubewire.components.apiserver.users import SERVER, User
 from kubewire.components.kubeapi.resources import KubeObject
-from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 
 log = logging.getLogger(__name__)
 
@@ -59,122 +58,6 @@ _RAW = ("raw", "counted")
 Transform = Callable[[KubeObject], KubeObject]
 
 
-@dataclass(frozen=True)
-class WriteOptions:
-    """The query of a write (metav1.CreateOptions, UpdateOptions and PatchOptions)."""
-
-    dry_run: bool = False
-    field_manager: str = "unknown"
-    field_validation: str = "Warn"
-    force: bool = False
-    user: User = SERVER
-    #: The kind of these options in meta.k8s.io: CreateOptions, UpdateOptions or PatchOptions.
-    kind: str = "UpdateOptions"
-    #: What field_validation reports about the body itself, such as repeated keys.
-    findings: tuple[str, ...] = ()
-    #: For a patch, what an error shows of it, made from the patched object.
-    patch_text: Callable[[KubeObject], str] | None = None
-
-    def as_json(self) -> KubeObject:
-        """The options as webhooks and policies are shown them."""
-        shown: KubeObject = {"kind": self.kind, "apiVersion": "meta.k8s.io/v1"}
-        if self.dry_run:
-            shown["dryRun"] = ["All"]
-        shown["fieldManager"] = self.field_manager
-        shown["fieldValidation"] = self.field_validation
-        if self.force:
-            shown["force"] = True
-        return shown
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a request is about whose body is not the resource's object."""
-
-    served: Served
-    operation: Operation
-    namespace: str
-    name: str
-    subresource: str
-    options: WriteOptions
-
-
-@dataclass(frozen=True)
-class Result:
-    """The object of an answer; body is its JSON at the served version."""
-
-    obj: KubeObject
-    body: bytes
-    code: int = 200
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The objects of a resource that a list or watch selects; namespace "" is all namespaces."""
-
-    served: Served
-    namespace: str = ""
-    labels: LabelSelector | None = None
-    fields: FieldSelector | None = None
-
-    def matches(self, stored: Stored) -> bool:
-        if self.namespace and stored.key.namespace != self.namespace:
-            return False
-        if self.labels is not None:
-            labels = stored.obj["metadata"].get("labels")
-            if not self.labels.matches(labels):
-                return False
-        return self.fields is None or self.fields.matches(selectable_fields(self.served, stored))
-
-
-def selectable_fields(served: Served, stored: Stored) -> dict[str, str]:
-    """metadata.name, metadata.namespace and the kind's fields; computed once per revision."""
-    if stored.fields is None:
-        names = {"metadata.name": stored.key.name}
-        if served.namespaced:
-            names["metadata.namespace"] = stored.key.namespace
-        stored.fields = names | served.spec.selectable_fields(stored.obj)
-    return stored.fields
-
-
-def check_field_selector(served: Served, selector: FieldSelector) -> None:
-    """Raises 400 when the kind cannot be selected by one of the fields."""
-    own = served.spec.selectable_fields({"metadata": {}})
-    known = {"metadata.name", "metadata.namespace"} | own.keys()
-    for name in selector.fields():
-        if name not in known:
-            raise status.bad_request(f"field label not supported: {name}")
-
-
-class Types(Protocol):
-    """The knowledge of the openapi package about the built-in types."""
-
-    def metadata_error(self, metadata: object) -> str: ...
-    def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
-    def decode(self, obj: KubeObject, group: str, version: str, kind: str) -> Decoded: ...
-    def decode_metadata(self, metadata: object) -> Decoded: ...
-    def is_registered(self, api_version: str, kind: str) -> bool: ...
-    def complete(self, obj: KubeObject, group: str, version: str, kind: str) -> None: ...
-
-
-class Decoded(Protocol):
-    """Why Go could not decode an object ("" if it can), and the fields that its type lacks."""
-
-    @property
-    def error(self) -> str: ...
-    @property
-    def unknown(self) -> tuple[str, ...]: ...
-
-
-class Undecodable(status.StatusError):
-    """The 400 for a body that is not an object of the kind; text says why."""
-
-    def __init__(self, served: Served, text: str) -> None:
-        super().__init__(status.bad_request(f"{_handled_as(served)}: {text}").body)
-        self.text = text
-
-
 @dataclass
 class Registry:
     """Reads and writes the objects of all resources."""
@@ -182,7 +65,7 @@ class Registry:
     store: Store
     catalog: Catalog
     admission: Admission
-    types: Types
+    decoding: Decoding
     ownership: OwnershipTracker
     _generate_attempts: int = field(default=8, init=False)
 
@@ -268,7 +151,7 @@ class Registry:
         options: WriteOptions,
     ) -> Result:
         """Stores a new object and takes it over; raises StatusError."""
-        warnings = self.decode(served, obj, options)
+        warnings = self.decoding.decode(served, obj, options)
         self._check_address(served, obj, namespace, "")
         drop_unreadable(obj["metadata"])
         versioned = obj["metadata"].get("resourceVersion") not in (None, "", "0")
@@ -336,7 +219,7 @@ class Registry:
             old = served.from_storage(old)
         new = transform(served.from_storage(current.copy()))
         try:
-            warnings = self.decode(served, new, options)
+            warnings = self.decoding.decode(served, new, options)
         except Undecodable as error:
             if options.patch_text is None:
                 raise
@@ -485,86 +368,6 @@ class Registry:
         if uid and uid != current.obj["metadata"]["uid"]:
             raise status.conflict(served.group, served.plural, name, uid_text(uid, current))
 
-    def decode(self, served: Served, obj: KubeObject, options: WriteOptions) -> tuple[str, ...]:
-        """Checks kind, apiVersion and types, and brings the object into its canonical form
-        without unknown fields; returns warnings about them.
-
-        fieldValidation decides whether an unknown field is ignored, a warning or an error. Raises
-        400.
-        """
-        self.check_kind(served, obj)
-        if obj.get("metadata") is None:
-            obj["metadata"] = {}
-        # Fields that the type does not have are dropped, whatever fieldValidation says.
-        if served.custom:
-            decoded = self.types.decode_metadata(obj["metadata"])
-        else:
-            decoded = self.types.decode(obj, served.group, served.version, served.kind)
-        if decoded.error:
-            raise Undecodable(served, decoded.error)
-        unknown = [f'unknown field "{path}"' for path in (*decoded.unknown, *served.prune(obj))]
-        found = [*options.findings, *unknown]
-        if options.field_validation == "Ignore":
-            return ()
-        if found and options.field_validation == "Strict":
-            raise Undecodable(served, f"strict decoding error: {', '.join(found)}")
-        return tuple(line for text in found for line in _lines(text))
-
-    def check_kind(self, served: Served, obj: KubeObject) -> None:
-        """Checks that a body is of the resource's kind, which it gets if it has none.
-
-        Raises 400 with the texts of apimachinery's codecs, and 422 for custom resources.
-        """
-        kind = obj.get("kind")
-        api_version = obj.get("apiVersion")
-        if served.custom:
-            _check_custom_kind(served, obj)
-        elif (kind or api_version) and (kind, api_version) != (served.kind, served.api_version):
-            self._check_other_kind(served, kind or served.kind, api_version or served.api_version)
-        obj["kind"] = served.kind
-        obj["apiVersion"] = served.api_version
-
-    def _check_other_kind(self, served: Served, kind: object, api_version: object) -> None:
-        if (kind, api_version) == (served.kind, served.api_version):
-            return
-        version = str(api_version).rpartition("/")[2]
-        refused = f'{kind} in version "{version}" cannot be handled as a {served.kind}'
-        if not self.types.is_registered(str(api_version), str(kind)):
-            text = f'no kind "{kind}" is registered for version "{api_version}" in scheme'
-            raise status.bad_request(f'{refused}: {text} "{_SCHEME}"')
-        if kind != served.kind:
-            text = f"converting ({version}.{kind}) to ({served.group or 'core'}.{served.kind})"
-            raise status.bad_request(f"{refused}: {text}: unknown conversion")
-        raise status.bad_request(
-            f"the API version in the data ({api_version}) does not match the expected API version "
-            f"({served.api_version})"
-        )
-
-    def check_types(self, served: Served, obj: KubeObject) -> None:
-        """Raises 400 when Go could not decode the object; absent metadata becomes empty."""
-        if obj.get("metadata") is None:
-            obj["metadata"] = {}
-        if served.custom:
-            text = self.types.metadata_error(obj["metadata"])
-        else:
-            text = next(
-                iter(self.types.type_errors(obj, served.group, served.version, served.kind)),
-                "",
-            )
-        if text:
-            raise status.bad_request(f"{_handled_as(served)}: {text}")
-
-    def typed(self, obj: KubeObject, group: str, version: str, kind: str) -> KubeObject:
-        """Checks a body that is not stored (DeleteOptions, Scale, a review) and drops its nulls.
-
-        Raises 400.
-        """
-        if errors := self.types.type_errors(obj, group, version, kind):
-            text = f'{kind} in version "{version}" cannot be handled as a {kind}'
-            raise status.bad_request(f"{text}: {errors[0]}")
-        without_nulls(obj)
-        return obj
-
     def _check_address(self, served: Served, obj: KubeObject, namespace: str, name: str) -> None:
         metadata = obj["metadata"]
         if served.namespaced and metadata.get("namespace") not in (None, "", namespace):
@@ -580,14 +383,14 @@ class Registry:
     def _complete(self, served: Served, obj: KubeObject) -> None:
         """Adds what Go writes even when it is zero, so that an object has one form only."""
         group, _, version = served.storage_version.rpartition("/")
-        self.types.complete(obj, group, version, served.kind)
+        self.decoding.types.complete(obj, group, version, served.kind)
 
     def _prepare(self, served: Served, step: Callable[[], None]) -> None:
         try:
             step()
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             log.info("cannot decode a %s", served.kind, exc_info=True)
-            raise status.bad_request(f"{_handled_as(served)}: {error}") from error
+            raise status.bad_request(f"{handled_as(served)}: {error}") from error
 
     def _validate(
         self,
@@ -644,12 +447,6 @@ def _attributes(
 _HIDING_RULES = frozenset({"NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"})
 
 
-def _lines(text: str) -> list[str]:
-    """A finding as warnings: of go-yaml's text every line but the first is one."""
-    first, *rest = text.split("\n")
-    return [line.strip() for line in rest] or [first]
-
-
 def _key(served: Served, obj: KubeObject) -> Key:
     metadata = obj["metadata"]
     namespace = metadata.get("namespace", "") if served.namespaced else ""
@@ -674,30 +471,6 @@ def is_finished(obj: KubeObject) -> bool:
     if obj.get("kind") == "Namespace" and (obj.get("spec") or {}).get("finalizers"):
         return False
     return not metadata.get("deletionGracePeriodSeconds")
-
-
-def _handled_as(served: Served) -> str:
-    return f'{served.kind} in version "{served.version}" cannot be handled as a {served.kind}'
-
-
-#: Where upstream's scheme is made, which its errors name.
-_SCHEME = "pkg/api/legacyscheme/scheme.go:30"
-
-
-def _check_custom_kind(served: Served, obj: KubeObject) -> None:
-    kind = obj.get("kind")
-    api_version = obj.get("apiVersion")
-    if not kind:
-        raise status.bad_request("Object 'Kind' is missing in 'unstructured object has no kind'")
-    if api_version and api_version != served.api_version:
-        raise status.bad_request(
-            f"the API version in the data ({api_version}) does not match the expected API version "
-            f"({served.api_version})"
-        )
-    if kind != served.kind:
-        name = (obj.get("metadata") or {}).get("name", "")
-        error = FieldError("Invalid", "kind", kind, f"must be {served.kind}")
-        raise status.invalid(served.group, served.kind, name, [error])
 
 
 _FIRST = ("kind", "apiVersion", "metadata")

@@ -45,6 +45,7 @@ KEYS: list[Any] = [
     pytest.param(b'{"a":1,"a":1,"a":1}', ("a",), id="reported once"),
     pytest.param(b'{"s":[{"n":1},{"n":1,"n":2}],"m":{"x":{"y":0,"y":0}}}', ("s[1].n", "m.x.y"), id="with their paths"),
     pytest.param(b'{"a":{"b":1},"a":{"b":1}}', ("a",), id="the same key in two objects"),
+    pytest.param(b'{"a":"\\u003a","b":1,"b":1}', ("b",), id="an escaped colon in a text stands for no key"),
 ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from kubewire.components.apiserver.kinds.warnings.amounts import claim_warnings
@@ -22,6 +23,9 @@ REMOVED = {
 #: The field is storageos, but upstream's text calls it storageOS.
 SHOWN = {"storageos": "storageOS"}
 
+#: The sources that list files.
+_LISTING = ("configMap", "secret", "downwardAPI", "projected")
+
 Volume = Mapping[str, Any]
 
 
@@ -40,8 +44,28 @@ def volume_warnings(volumes: Sequence[Volume], path: str) -> list[str]:
             spec = template.get("spec") or {}
             warnings += claim_warnings(spec, f"{at}.ephemeral.volumeClaimTemplate.spec")
     for volume in volumes:
-        warnings += _overlap_warnings(volume)
+        if not volume.keys().isdisjoint(_LISTING) and _may_overlap(volume):
+            warnings += _overlap_warnings(volume)
     return warnings
+
+
+def _may_overlap(volume: Volume) -> bool:
+    """Whether there can be a warning about the volume's files; nearly always there is none.
+
+    Of sorted paths, those that begin with the same one stand together behind it.
+    """
+    projected = (volume.get("projected") or {}).get("sources") or ()
+    if not all(projected):
+        return True
+    paths = sorted(path.rstrip("/") for path in _all_paths(volume, projected))
+    return any(one and other.startswith(one) for one, other in pairwise(paths))
+
+
+def _all_paths(volume: Volume, projected: Sequence[Volume]) -> Iterator[str]:
+    for field in ("configMap", "secret", "downwardAPI"):
+        yield from _paths(volume.get(field) or {})
+    for source in projected:
+        yield from _projection(source)[1]
 
 
 def _overlap_warnings(volume: Volume) -> list[str]:

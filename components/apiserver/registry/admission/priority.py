@@ -8,7 +8,7 @@ from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.cluster.priorityclass import SYSTEM_PRIORITIES
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
 from kubewire.components.apiserver.registry.catalog import Served
-from kubewire.components.apiserver.store import Key
+from kubewire.components.apiserver.store import Event, Key, Store
 from kubewire.components.kubeapi.resources import KubeObject
 
 _CLASSES = "priorityclasses.scheduling.k8s.io"
@@ -17,6 +17,15 @@ _PREEMPTS = "PreemptLowerPriority"
 
 class Priority(Plugin):
     name = "Priority"
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        #: The global default, if there is one, until a class changes.
+        self._kept: tuple[KubeObject | None] | None = None
+        store.subscribe(_CLASSES, self._forget)
+
+    def _forget(self, event: Event) -> None:
+        self._kept = None
 
     def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
         if subresource or operation not in ("CREATE", "UPDATE"):
@@ -61,9 +70,16 @@ class Priority(Plugin):
 
     def _default(self) -> KubeObject | None:
         """Of several global defaults the one with the lowest value is used."""
+        # In the owner thread no class changes between the search and its being kept.
+        kept = self._kept or self.store.owner.call(self._searched)
+        return kept[0]
+
+    def _searched(self) -> tuple[KubeObject | None]:
         classes = [stored.obj for stored in self.store.items(_CLASSES)]
         defaults = [item for item in classes if item.get("globalDefault")]
-        return min(defaults, key=lambda item: int(item.get("value", 0)), default=None)
+        lowest = min(defaults, key=lambda item: int(item.get("value", 0)), default=None)
+        self._kept = (lowest,)
+        return self._kept
 
 
 def _keep(spec: dict[str, Any], old: dict[str, Any]) -> None:

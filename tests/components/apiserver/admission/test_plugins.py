@@ -232,6 +232,27 @@ def test_a_priority_belongs_to_its_class(run: Run, namespace: Namespace) -> None
     )
 
 
+def test_pods_get_the_default_priority_of_their_time(run: Run, namespace: Namespace) -> None:
+    name = namespace()
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(made(run, POD_RESOURCE, pod(name, f"p{len(seen)}"))["spec"]["priority"])
+
+    look()
+    made(run, CLASSES, {"metadata": {"name": "now"}, "value": 7, "globalDefault": True})
+    try:
+        look()
+        patch = {"globalDefault": False}
+        run(lambda client: client.patch(CLASSES, "now", patch))
+        look()
+        run(lambda client: client.patch(CLASSES, "now", {"globalDefault": True}))
+    finally:
+        run(lambda client: client.delete(CLASSES, "now"))
+    look()
+    assert seen == [0, 7, 0, 0]
+
+
 def test_there_is_one_default_priority(run: Run) -> None:
     made(run, CLASSES, {"metadata": {"name": "one"}, "value": 5, "globalDefault": True})
     try:

@@ -216,6 +216,26 @@ def test_projected_sources_may_overlap_each_other() -> None:
     assert on_create("pods", pod) == ('volume "v" (Projected Secret "s"): overlapping paths: "token/x" with "token"',)
 
 
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        pytest.param(("token", "ca.crt", "namespace"), False, id="different files"),
+        pytest.param(("a", "a-b", "a/b"), True, id="one between the two in order"),
+        pytest.param(("b", "c", "b/"), True, id="the same with a slash at the end"),
+        pytest.param(("", "a"), False, id="an empty path hides nothing"),
+    ],
+)
+def test_files_of_a_projected_volume(paths: tuple[str, ...], found: bool) -> None:
+    sources = [{"secret": {"name": "s", "items": mapped(path)}} for path in paths]
+    pod = given({"volumes": [{"name": "v", "projected": {"sources": sources}}]})
+    assert bool(on_create("pods", pod)) == found
+
+
+def test_a_projected_source_that_is_empty() -> None:
+    pod = given({"volumes": [{"name": "v", "projected": {"sources": [{}]}}]})
+    assert on_create("pods", pod) == ('volume "v" (Projected) has no sources provided',)
+
+
 def test_annotations_that_are_fields_now() -> None:
     annotations = {
         "scheduler.alpha.kubernetes.io/critical-pod": "",
