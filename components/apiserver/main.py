@@ -33,6 +33,10 @@ from kubewire.components.apiserver.openapi import structural
 from kubewire.components.apiserver.options import Options
 from kubewire.components.apiserver.registry import bootstrappolicy
 from kubewire.components.apiserver.registry.addressbook import AddressBook
+from kubewire.components.apiserver.registry.admission.certificate_signers import (
+    CertificateApproval,
+    CertificateSigning,
+)
 from kubewire.components.apiserver.registry.admission.chain import Admission
 from kubewire.components.apiserver.registry.admission.decoding import Decoder
 from kubewire.components.apiserver.registry.admission.plugin import Plugin
@@ -42,10 +46,6 @@ from kubewire.components.apiserver.registry.admission.policies.mutating import (
 from kubewire.components.apiserver.registry.admission.policies.typechecking import TypeChecks
 from kubewire.components.apiserver.registry.admission.policies.validating import (
     ValidatingAdmissionPolicy,
-)
-from kubewire.components.apiserver.registry.admission.certificate_signers import (
-    CertificateApproval,
-    CertificateSigning,
 )
 from kubewire.components.apiserver.registry.admission.role_escalation import RoleEscalation
 from kubewire.components.apiserver.registry.admission.webhooks.client import WebhookClient

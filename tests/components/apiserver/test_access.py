@@ -26,6 +26,7 @@ from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.kubeconfig import Credentials
 from kubewire.components.kubeapi.resources import KubeObject
 from tests.components.apiserver.running import RunningApiServer
+from tests.components.apiserver.test_certificate_requests import condition, request
 
 GROUP = "rbac.authorization.k8s.io"
 RBAC = f"/apis/{GROUP}/v1"
@@ -683,3 +684,41 @@ def test_modes_are_asked_in_their_order(store: Store) -> None:
     assert not modes.authorizers(("Node",), store).decide(asked).allowed
     assert modes.authorizers(("AlwaysAllow",), store).decide(Attributes(ALICE, "x", path="/")).allowed
     assert not modes.authorizers(("AlwaysDeny",), store).decide(asked).allowed
+
+
+SIGNING = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+
+
+def may_write_requests_and(server: RunningApiServer, user: str, verb: str, signer: str) -> None:
+    """Gives a user the subresources of requests, and a verb on a signer."""
+    parts = ["certificatesigningrequests", "certificatesigningrequests/approval", "certificatesigningrequests/status"]
+    group = ["certificates.k8s.io"]
+    rules = [
+        {"apiGroups": group, "resources": parts, "verbs": ["get", "patch", "update"]},
+        {"apiGroups": group, "resources": ["signers"], "resourceNames": [signer], "verbs": [verb]},
+    ]
+    name = f"{user}-signs"
+    send(server, "admin", "POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules})
+    body = {"roleRef": {"kind": "ClusterRole", "name": name}, "subjects": to("User", user)}
+    send(server, "admin", "POST", f"{RBAC}/clusterrolebindings", {"metadata": {"name": name}, **body})
+
+
+def test_who_may_write_an_approval_needs_the_right_to_the_signer_too(server: RunningApiServer) -> None:
+    for name, signer in (("ours", "example.com/ours"), ("theirs", "kubernetes.io/kube-apiserver-client")):
+        send(server, "admin", "POST", SIGNING, request(name, signerName=signer))
+    may_write_requests_and(server, "bob", "approve", "example.com/*")
+    may_write_requests_and(server, "viewer", "sign", "example.com/ours")
+    patch = {"Content-Type": "application/merge-patch+json"}
+    approval = {"status": {"conditions": [condition("Approved")]}}
+    error = refused(server, "bob", "PATCH", f"{SIGNING}/theirs/approval", approval, patch)
+    assert error.status == 403 and str(error).endswith(
+        'user not permitted to approve requests with signerName "kubernetes.io/kube-apiserver-client"'
+    )
+    refused(server, "viewer", "PATCH", f"{SIGNING}/ours/approval", approval, patch)
+    send(server, "bob", "PATCH", f"{SIGNING}/ours/approval", approval, patch)
+    signed = {"status": {"certificate": "eA=="}}
+    error = refused(server, "bob", "PATCH", f"{SIGNING}/ours/status", signed, patch)
+    assert str(error).endswith('user not permitted to sign requests with signerName "example.com/ours"')
+    labelled = {"metadata": {"labels": {"a": "b"}}}
+    send(server, "bob", "PATCH", f"{SIGNING}/ours/status", labelled, patch)
+    send(server, "viewer", "PATCH", f"{SIGNING}/ours/status", signed, patch)

@@ -41,7 +41,8 @@ from kubewire.components.apiserver.kinds.cluster.apiservice import APISERVICES
 from kubewire.components.apiserver.registry import deletion
 from kubewire.components.apiserver.registry.catalog import Remote, Served
 from kubewire.components.apiserver.registry.metadata import timestamp
-from kubewire.components.apiserver.registry.registry import Registry, WriteOptions
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.registry.requests import WriteOptions
 from kubewire.components.apiserver.serviceaccess import (
     ClusterResolver,
     Trust,
