@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,16 @@ _PID = re.compile(r'"@pid:([^@]+)@"')
 _COMPLAINT = re.compile(r"\b[WE]\b|^[WE]\d|WARN|ERROR|Traceback|Error")
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A program that was started on a node; notes is the descriptor from which its notes come."""
+
+    process: str
+    notes: int
+    log: Path
+    node: str
+
+
 class Lab:
     """A lab being brought up, then running: its network, its processes, its door."""
 
@@ -106,23 +117,31 @@ class Lab:
         with self._step("API server"):
             self._know_components()
             self._start_components([one for one in self.components.values() if one.serves_api])
+            # Before the agents start, because they may do nothing until their roles are there.
+            LAB_FILE.write_text(json.dumps(self.spec.as_dict()))
+            addons = self._begin_on_control_plane("kubewire.lab.bringup.addons:main", "addons")
         with self._step("controllers, kubelets, kube-proxies, network agents"):
             self._start_components([one for one in self.components.values() if not one.serves_api])
         try:
-            self._until_ready()
+            self._until_ready(addons)
         except BringUpFailed as error:
             # Who asked for ranges that overlap wants to see what becomes of them.
             if not self.spec.wanted_overlaps():
                 raise
             self._progress.send(incomplete=error.fields())
 
-    def _until_ready(self) -> None:
-        with self._step(_READY_STEP):
-            self._cluster_ready()
+    def _until_ready(self, addons: _Begun) -> None:
+        with self._step(_READY_STEP) as step:
+            self._finish(step, addons)
+            if self.spec.has_working_dns:
+                self._dns_answers()
         if self.spec.manifests:
             number = sum(len(one.objects) for one in self.spec.manifests)
             with self._step(f"manifests: {number} object{'' if number == 1 else 's'}") as step:
-                self._on_control_plane(step, "kubewire.lab.bringup.manifests:main", "manifests")
+                begun = self._begin_on_control_plane(
+                    "kubewire.lab.bringup.manifests:main", "manifests"
+                )
+                self._finish(step, begun)
         if self.spec.components and (dead := self.dead_component()):
             raise dead
 
@@ -337,15 +356,9 @@ class Lab:
             output=_tail(mounts.LOGS / f"{component.id}.log"),
         )
 
-    def _cluster_ready(self) -> None:
-        LAB_FILE.write_text(json.dumps(self.spec.as_dict()))
-        self._on_control_plane(_READY_STEP, "kubewire.lab.bringup.addons:main", "addons")
-        if self.spec.has_working_dns:
-            self._dns_answers()
-
-    def _on_control_plane(self, step: str, main: str, name: str) -> None:
-        """Runs a program on the control-plane node, as kubeadm would: the sandbox itself has no way
-        to the API.
+    def _begin_on_control_plane(self, main: str, name: str) -> _Begun:
+        """Starts a program on the control-plane node, as kubeadm would: the sandbox itself has no
+        way to the API.
 
         It gets the administrator's kubeconfig and the lab file, and writes notes to stdout. Its log
         is NAME.log.
@@ -366,20 +379,26 @@ class Lab:
         finally:
             os.close(write_end)
             os.close(log)
-        with os.fdopen(read_end, "rb", buffering=0) as notes:
+        return _Begun(process.id, read_end, path, node)
+
+    def _finish(self, step: str, begun: _Begun) -> None:
+        """Waits for the end of such a program. Raises BringUpFailed if it fails or takes too
+        long."""
+        with os.fdopen(begun.notes, "rb", buffering=0) as notes:
             try:
                 self._follow_notes(step, notes.fileno(), time.monotonic() + self._patience())
             except BringUpFailed:
-                self.runtime.signal(process.id, signal.SIGKILL)
+                self.runtime.signal(begun.process, signal.SIGKILL)
                 raise
-        status = self.runtime.wait(process.id, timeout=5.0)
+        status = self.runtime.wait(begun.process, timeout=5.0)
+        output = _tail(begun.log)
         if status.shell_code == WRONG_INPUT:
-            raise BringUpFailed(step, _tail(path).splitlines()[-1], output=self._complaints())
+            raise BringUpFailed(step, output.splitlines()[-1], output=self._complaints())
         if status.shell_code:
             raise BringUpFailed(
-                step, f"exit code {status.shell_code}", node=node, output=_tail(path)
+                step, f"exit code {status.shell_code}", node=begun.node, output=output
             )
-        self.runtime.remove(process.id)
+        self.runtime.remove(begun.process)
 
     def _dns_answers(self) -> None:
         """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace
