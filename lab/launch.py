@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kubewire.components.kubeapi import kubeconfig
+from kubewire.lab import bytecode
 from kubewire.lab.bringup import router_packages
 from kubewire.lab.errors import BringUpFailed, LabError, UsageError
 from kubewire.lab.needs import bridge_netfilter, ip_vs, kernel_needs
@@ -88,6 +89,7 @@ def up(
     that the lab file needs, and BringUpFailed if a step fails. Nothing is left behind then.
     """
     kernel_needs.ensure(spec)
+    bytecode.ensure()
     _shares(spec)
     ip_vs.ensure(spec)
     bridge_netfilter.ensure()
