@@ -11,12 +11,12 @@ from kubewire.components.apiserver.cel.engine import CompileError, EvaluationErr
 from kubewire.components.apiserver.cel.policies import Variables, all_hold
 from kubewire.components.apiserver.registry import patch
 from kubewire.components.apiserver.registry.admission.changes import Decode, replace_object
-from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.plugin import Attributes
 from kubewire.components.apiserver.registry.admission.policies.definitions import Policies
-from kubewire.components.apiserver.registry.admission.policies.matching import Matcher, Use, values
+from kubewire.components.apiserver.registry.admission.policies.matching import Use, values
+from kubewire.components.apiserver.registry.admission.policies.policyplugin import PolicyPlugin
 from kubewire.components.apiserver.registry.admission.reinvocations import Reinvocations
-from kubewire.components.apiserver.registry.admission.webhooks.rules import Resource
-from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.catalog import Catalog
 from kubewire.components.apiserver.registry.fieldownership import ListKeysOf, list_keys_for
 from kubewire.components.apiserver.store import Store
 
@@ -26,7 +26,7 @@ _EXPRESSIONS = {
 }
 
 
-class MutatingAdmissionPolicy(Plugin):
+class MutatingAdmissionPolicy(PolicyPlugin):
     """Applies the mutations of every policy that is bound for a request, in the order of names."""
 
     name = "MutatingAdmissionPolicy"
@@ -34,25 +34,10 @@ class MutatingAdmissionPolicy(Plugin):
     def __init__(
         self, store: Store, catalog: Catalog, decode: Decode, list_keys: ListKeysOf
     ) -> None:
-        super().__init__(store)
-        self._policies = Policies(store, "mutating", _EXPRESSIONS, mutations.compiled)
-        self._matcher = Matcher(store, catalog)
+        policies = Policies(store, "mutating", _EXPRESSIONS, mutations.compiled)
+        super().__init__(store, catalog, policies)
         self._decode = decode
         self._list_keys = list_keys
-
-    def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
-        return not Resource(served.group, served.version, served.plural).exempt
-
-    @property
-    def serial(self) -> int:
-        return self._policies.serial + self._matcher.serial
-
-    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
-        """A request that expressions look at runs beside the loop, whatever they cost."""
-        return self.handles(served, operation, subresource) and any(
-            self._matcher.may_concern(policy, served, operation, subresource)
-            for policy in self._policies.all()
-        )
 
     def admit(self, attributes: Attributes) -> None:
         policies = self._policies.all()

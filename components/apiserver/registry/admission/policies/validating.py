@@ -9,11 +9,11 @@ from typing import Any
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.cel.engine import EvaluationError
 from kubewire.components.apiserver.cel.policies import Variables, all_hold
-from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation, Plugin
+from kubewire.components.apiserver.registry.admission.plugin import Attributes
 from kubewire.components.apiserver.registry.admission.policies.definitions import Policies, Policy
-from kubewire.components.apiserver.registry.admission.policies.matching import Matcher, Use, values
-from kubewire.components.apiserver.registry.admission.webhooks.rules import Resource
-from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.admission.policies.matching import Use, values
+from kubewire.components.apiserver.registry.admission.policies.policyplugin import PolicyPlugin
+from kubewire.components.apiserver.registry.catalog import Catalog
 from kubewire.components.apiserver.store import Store
 
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
@@ -33,7 +33,7 @@ class _Decision:
     reason: str = ""
 
 
-class ValidatingAdmissionPolicy(Plugin):
+class ValidatingAdmissionPolicy(PolicyPlugin):
     """Evaluates every policy that is bound for a request.
 
     Auditing does not exist here, so the action Audit and audit annotations have no effect beyond
@@ -43,23 +43,7 @@ class ValidatingAdmissionPolicy(Plugin):
     name = "ValidatingAdmissionPolicy"
 
     def __init__(self, store: Store, catalog: Catalog) -> None:
-        super().__init__(store)
-        self._policies = Policies(store, "validating", _EXPRESSIONS)
-        self._matcher = Matcher(store, catalog)
-
-    def handles(self, served: Served, operation: Operation, subresource: str) -> bool:
-        return not Resource(served.group, served.version, served.plural).exempt
-
-    @property
-    def serial(self) -> int:
-        return self._policies.serial + self._matcher.serial
-
-    def waits(self, served: Served, operation: Operation, subresource: str) -> bool:
-        """A request that expressions look at runs beside the loop, whatever they cost."""
-        return self.handles(served, operation, subresource) and any(
-            self._matcher.may_concern(policy, served, operation, subresource)
-            for policy in self._policies.all()
-        )
+        super().__init__(store, catalog, Policies(store, "validating", _EXPRESSIONS))
 
     def validate(self, attributes: Attributes) -> None:
         denied: list[tuple[str, _Decision]] = []
