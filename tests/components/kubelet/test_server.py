@@ -201,7 +201,8 @@ async def test_pages_about_the_node(node: Node) -> None:
 async def test_the_python_client_forwards_ports_and_runs_commands(node: Node) -> None:
     await node.ready_node()
     serve = "mkdir /www; echo from the pod >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
-    await node.running(simple_pod("served", {"name": "app", "command": ["sh", "-c", serve]}))
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    await node.running(simple_pod("served", {"name": "app", "command": ["sh", "-c", serve], "readinessProbe": probe}))
 
     def talk() -> tuple[bytes, str | None, str]:
         core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(node.api.kubeconfig)))
@@ -283,7 +284,10 @@ async def test_port_forward_reaches_what_listens_on_localhost_only(node: Node) -
         "-c",
         "mkdir /tmp/w; echo inside > /tmp/w/index.html; exec busybox httpd -f -p 127.0.0.1:8080 -h /tmp/w",
     ]
-    await node.running(simple_pod("local", {"name": "app", "command": command}, terminationGracePeriodSeconds=1))
+    # A container runs before its server listens.
+    probe = {"exec": {"command": ["busybox", "wget", "-qO-", "http://127.0.0.1:8080/"]}, "periodSeconds": 1}
+    app = {"name": "app", "command": command, "readinessProbe": probe}
+    await node.running(simple_pod("local", app, terminationGracePeriodSeconds=1))
     process = await asyncio.create_subprocess_exec(
         "kubectl", "--kubeconfig", str(node.api.kubeconfig), "port-forward", "pod/local", "18081:8080",
         stdout=asyncio.subprocess.PIPE,
