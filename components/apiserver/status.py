@@ -233,6 +233,17 @@ def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> S
     return StatusError(status(422, "Invalid", message, _details(group, kind, name, causes=causes)))
 
 
+def created() -> KubeObject:
+    """The answer of a subresource that carries out what was posted, such as pods/binding."""
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": 201,
+    }
+
+
 def success(group: str, plural: str, name: str, uid: str) -> KubeObject:
     """The answer to a DELETE that removed the object."""
     details = _details(group, plural, name, uid=uid)

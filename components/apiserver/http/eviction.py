@@ -44,13 +44,7 @@ def evict(
     dry_run = {"dryRun": "All"} if options.dry_run else {}
     deleting = deletion.DeleteOptions.parse(body.get("deleteOptions") or {}, dry_run)
     _evict(registry, served, registry.get(served, namespace, name), deleting, options)
-    answer = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "code": 201,
-    }
+    answer = status.created()
     return Result(answer, orjson.dumps(answer), 201)
 
 

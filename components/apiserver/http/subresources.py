@@ -58,13 +58,7 @@ def bind(
         subresource="binding",
         admitted=True,
     )
-    answer = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "code": 201,
-    }
+    answer = status.created()
     return Result(answer, orjson.dumps(answer), 201)
 
 
