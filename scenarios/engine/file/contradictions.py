@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     """All of them, those of the address ranges first."""
-    ranges = rangechecks.parsed(spec.network)
-    yield from rangechecks.problems(spec.network, len(spec.nodes))
+    ranges, wrong = rangechecks.parsed(spec.network)
+    yield from wrong
+    yield from rangechecks.problems(spec.network, ranges, len(spec.nodes))
     yield from _places(spec, ranges)
     yield from _pod_network(spec.cni, ranges)
     yield from _upstream(spec)

@@ -7,7 +7,6 @@ kube-controller-manager and of the kernel; where upstream has a text for one, it
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -41,19 +40,26 @@ _SPECIAL: dict[Range, str] = {
 }
 
 
-def parsed(network: Network) -> dict[str, tuple[Range, ...]]:
-    """The ranges by their keys, without those that are no ranges."""
+def parsed(
+    network: Network,
+) -> tuple[dict[str, tuple[Range, ...]], list[tuple[KeyPath, str]]]:
+    """The ranges by their keys, and what is wrong with those that are no ranges."""
     ranges = {}
+    wrong: list[tuple[KeyPath, str]] = []
     for key in ("nodeCIDR", "clusterCIDR", "serviceCIDR"):
-        with contextlib.suppress(ValueError):
+        try:
             ranges[key] = tuple(parse_one(part) for part in getattr(network, key).split(","))
-    return ranges
+        except ValueError as error:
+            wrong.append((("network", key), str(error)))
+    return ranges, wrong
 
 
-def problems(network: Network, nodes: int) -> Iterator[tuple[KeyPath, str]]:
-    """nodes: how many there are, each of which needs its part of the pod range."""
-    ranges = parsed(network)
-    yield from _forms(network)
+def problems(
+    network: Network, ranges: Mapping[str, Sequence[Range]], nodes: int
+) -> Iterator[tuple[KeyPath, str]]:
+    """ranges: those of parsed(). nodes: how many there are, each of which needs its part of the pod
+    range."""
+    yield from _one_of_a_family(network, ranges)
     cluster = network.clusterCIDR
     if "clusterCIDR" in ranges and network.ipFamily != family_of(cluster):
         yield (
@@ -66,18 +72,14 @@ def problems(network: Network, nodes: int) -> Iterator[tuple[KeyPath, str]]:
     yield from _ports(network.serviceNodePortRange)
 
 
-def _forms(network: Network) -> Iterator[tuple[KeyPath, str]]:
-    for key in ("nodeCIDR", "clusterCIDR", "serviceCIDR"):
-        text = getattr(network, key)
-        try:
-            versions = [parse_one(part).version for part in text.split(",")]
-        except ValueError as error:
-            yield ("network", key), str(error)
-            continue
-        if len(set(versions)) < len(versions):
+def _one_of_a_family(
+    network: Network, ranges: Mapping[str, Sequence[Range]]
+) -> Iterator[tuple[KeyPath, str]]:
+    for key, several in ranges.items():
+        if len({one.version for one in several}) < len(several):
             yield (
                 ("network", key),
-                f"{text} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range",
+                f"{getattr(network, key)} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range",
             )
 
 
