@@ -146,8 +146,6 @@ def by_utilization(
     """target is the share of requests in percent; tolerates says whether a ratio is near enough."""
     groups = _group(pods, samples, resource, now, start)
     used = _counted(samples, groups)
-    if not used:
-        raise MetricProblem("did not receive metrics for targeted pods (pods might be unready)")
     wanted = sum(requests[name] for name in used)
     if not wanted:
         raise MetricProblem("no metrics returned matched known pods")
@@ -177,8 +175,6 @@ def by_average(
     """target is the use of each pod in thousandths."""
     groups = _group(pods, samples, resource, now, start)
     used = _counted(samples, groups)
-    if not used:
-        raise MetricProblem("did not receive metrics for targeted pods (pods might be unready)")
 
     def ratio(values: Mapping[str, int]) -> float:
         return sum(values.values()) // len(values) / target
@@ -188,8 +184,12 @@ def by_average(
 
 
 def _counted(samples: Mapping[str, Sample], groups: _Groups) -> dict[str, int]:
+    """What the pods use that count; raises MetricProblem if none does."""
     left_out = groups.unready | groups.ignored
-    return {name: item.value for name, item in samples.items() if name not in left_out}
+    used = {name: item.value for name, item in samples.items() if name not in left_out}
+    if not used:
+        raise MetricProblem("did not receive metrics for targeted pods (pods might be unready)")
+    return used
 
 
 def _scaled(
