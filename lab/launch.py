@@ -90,6 +90,7 @@ def up(
     """
     kernel_needs.ensure(spec)
     bytecode.ensure()
+    _programs(spec)
     _shares(spec)
     ip_vs.ensure(spec)
     bridge_netfilter.ensure()
@@ -181,6 +182,16 @@ def _unix_socket(path: Path) -> socket.socket:
     path.chmod(0o600)
     listener.listen(128)
     return listener
+
+
+def _programs(spec: LabSpec) -> None:
+    """Check `components[].program`. Raises UsageError for what this machine cannot run."""
+    for number, component in enumerate(spec.components):
+        program = component.program
+        if program and not (Path(program).is_file() and os.access(program, os.X_OK)):
+            raise UsageError(
+                f"components[{number}].program: {program} is no executable file of this machine",
+            )
 
 
 def _shares(spec: LabSpec) -> None:

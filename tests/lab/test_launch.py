@@ -242,3 +242,14 @@ def test_what_a_lab_says_of_itself_cannot_control_the_terminal(
     said = "".join(capsys.readouterr())
     assert "?31m red" in said
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)
+
+
+@pytest.mark.parametrize("name", ["missing", "folder", "text"])
+def test_what_is_no_program_cannot_take_a_components_place(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").touch(0o644)
+    spec = LabSpec.parse({"components": [{"name": "kube-proxy", "program": f"{tmp_path}/{name}"}]})
+    with pytest.raises(UsageError) as error:
+        launch.up(spec, "no-such-lab", print)
+    assert str(error.value) == f"components[0].program: {tmp_path}/{name} is no executable file of this machine"
+    assert not find("no-such-lab").path.exists()
