@@ -19,9 +19,13 @@ from kubewire.components.kubelet.records import ContainerRecord, ProbeView
 if TYPE_CHECKING:
     from kubewire.components.kubeapi.types import Container
 
-#: The delays between early tries of a readiness or startup probe. Upstream notices a started
-#: container within a second (PLEG relist) and probes it from then on. This kubelet notices at once,
-#: so it tries quickly for that second, and failures of these tries do not count.
+#: Seconds within which upstream's kubelet notices a started container (the relist period of its PLEG),
+#: and before which none of its probes runs. A container has that time to begin.
+RELIST_PERIOD = 1.0
+
+#: The delays between early tries of a readiness or startup probe. This kubelet notices a started
+#: container at once, so it tries quickly for RELIST_PERIOD, and failures of these tries do not count.
+#: A liveness probe has nothing to gain from an early success, and waits.
 EARLY = (0.03, 0.05, 0.1, 0.2, 0.3, 0.4)
 
 _TITLES = {"readiness": "Readiness", "liveness": "Liveness", "startup": "Startup"}
@@ -110,11 +114,23 @@ class Prober:
 
         age: seconds since the container started.
         """
+        clock = asyncio.get_running_loop().time
+        started = clock() - age
         if spec.kind != "startup":
             await self._started[record.name].wait()
-        if (wait := spec.initial_delay - age) > 0:
+        first = (
+            max(spec.initial_delay, RELIST_PERIOD)
+            if spec.kind == "liveness"
+            else spec.initial_delay
+        )
+        age = clock() - started
+        if (wait := first - age) > 0:
             await asyncio.sleep(wait)
-        elif spec.kind != "liveness" and age < 1 and await self._early(container, record, spec):
+        elif (
+            spec.kind != "liveness"
+            and age < RELIST_PERIOD
+            and await self._early(container, record, spec)
+        ):
             if spec.kind == "startup":
                 return
             await asyncio.sleep(spec.period)

@@ -12,6 +12,8 @@ import pytest
 from kubewire.components.kubelet.probes import actions, grpc
 from kubewire.components.kubelet.probes.http import HttpTarget, ProbeResult, target
 from kubewire.components.kubelet.probes.state import ProbeSpec, begin, observe
+from kubewire.components.kubelet.probes.worker import RELIST_PERIOD, Prober
+from kubewire.components.kubelet.records import ContainerRecord
 
 
 def verdicts(kind: str, results: str, probe: Any) -> str:
@@ -243,3 +245,50 @@ def test_the_grpc_request_names_the_service() -> None:
 
 def test_the_target_is_a_value() -> None:
     assert target({"path": "/"}, "::1", 8080) == HttpTarget("http://[::1]:8080/", target({}, "x", 1).headers)
+
+
+def first_probe(kind: str, age: float, others: dict[str, Any]) -> float:
+    """Of a container started age seconds ago: its age when a command of the probe first runs."""
+
+    async def run() -> float:
+        clock = asyncio.get_running_loop().time
+        started = clock() - age
+        calls: asyncio.Queue[float] = asyncio.Queue()
+
+        async def execute(argv: list[str], timeout: float) -> tuple[int, bytes]:
+            if argv == [kind]:
+                calls.put_nowait(clock() - started)
+            return 0, b""
+
+        prober = Prober(no_session, lambda: "", lambda record: execute, lambda: None, lambda report: None)
+        container: Any = {"name": "app", f"{kind}Probe": {"exec": {"command": [kind]}}, **others}
+        record = ContainerRecord("app", "c1", "", "", 0, "s1", "", 0.0, 1000.0)
+        prober.start(container, record, 1000.0 + age)
+        try:
+            return await calls.get()
+        finally:
+            prober.stop_all()
+
+    return asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def no_session() -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "age", "others", "least"),
+    [
+        ("liveness", 0.0, {}, RELIST_PERIOD),
+        ("liveness", 0.0, {"startupProbe": {"exec": {"command": ["startup"]}}}, RELIST_PERIOD),
+        ("liveness", 0.9, {}, RELIST_PERIOD),
+        ("liveness", 5.0, {}, 5.0),
+        ("readiness", 0.0, {}, 0.0),
+    ],
+    ids=["new", "after a startup probe", "nearly a second old", "adopted", "readiness"],
+)
+def test_a_liveness_probe_gives_a_container_the_time_upstream_gives(
+    kind: str, age: float, others: dict[str, Any], least: float
+) -> None:
+    """A process that is killed before it has begun would be restarted for ever."""
+    assert first_probe(kind, age, others) >= least
