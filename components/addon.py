@@ -1,9 +1,9 @@
 """The descriptor of an add-on: a program that a cluster has besides Kubernetes itself.
 
 A folder exports one descriptor, and a registry lists the descriptors of one kind:
-components/networks/registry.py lists the pod networks, which are the first kind. All code that must
-know an add-on uses its descriptor: the lab file's schema and validation, the help, the
-documentation, and bring-up.
+components/networks/registry.py lists the pod networks, and components/policy/registry.py the
+engines that enforce network policies. All code that must know an add-on uses its descriptor: the
+lab file's schema and validation, the help, the documentation, and bring-up.
 
 A descriptor is data and pure functions. A function gets facts (Cluster, Host) and the lab file's
 choice (Choice), and returns values; it reads no file, starts nothing and knows neither labs nor
@@ -56,12 +56,17 @@ class Host:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The facts of a cluster. A range is one CIDR, or two of both IP families with a comma."""
+    """The facts of a cluster. A range is one CIDR, or two of both IP families with a comma.
+
+    network, network_backend: the names of its pod network and of the network's backend.
+    """
 
     node_cidr: str
     cluster_cidr: str
     nodes: tuple[Host, ...]
     routers: tuple[Host, ...]
+    network: str = ""
+    network_backend: str = ""
 
     @property
     def pod_ranges(self) -> tuple[CIDR, ...]:
@@ -109,6 +114,11 @@ class Installation:
     processes: tuple[Process, ...] = ()
     files: tuple[File, ...] = ()
     objects: tuple[Mapping[str, Any], ...] = ()
+
+    def __or__(self, other: Installation) -> Installation:
+        """What two add-ons bring; an object that both have is there once."""
+        objects = (*self.objects, *(one for one in other.objects if one not in self.objects))
+        return Installation(self.processes + other.processes, self.files + other.files, objects)
 
 
 @dataclass(frozen=True)

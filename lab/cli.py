@@ -11,7 +11,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +224,17 @@ def _networks() -> str:
             lines.append(
                 f"            keys: {', '.join(setting.name for setting in addon.settings)}",
             )
-    return "\n".join(lines)
+    return "\n".join((*lines, "", *_policy_engines()))
+
+
+def _policy_engines() -> Iterator[str]:
+    """The part of the help that lists the policy engines."""
+    from kubewire.components.policy import registry
+
+    yield "policy engines (policy.engine), with the pod networks that each is for:"
+    for engine in registry.ENGINES:
+        yield f"  {engine.name:<22}{engine.addon.summary}"
+        yield f"{'':<24}{', '.join(engine.networks) or 'every network'}"
 
 
 _RUN_EPILOG = """\

@@ -1,5 +1,5 @@
-"""What the pod network of a lab file brings into the lab: its descriptor, asked with the facts of
-spec and plan."""
+"""What the pod network and the policy engine of a lab file bring into the lab: their descriptors,
+asked with the facts of spec and plan."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from kubewire.topologies.plan import Machine, TopologyPlan
 
 
 def installation_of(spec: LabSpec, plan: TopologyPlan) -> Installation:
-    """Its processes, files and objects."""
-    return spec.cni.network.addon.install(cluster_of(spec, plan), spec.cni.choice)
+    """Their processes, files and objects, the network's first."""
+    cluster = cluster_of(spec, plan)
+    network = spec.cni.network.addon.install(cluster, spec.cni.choice)
+    engine = spec.policy_engine.addon.install(cluster, spec.policy_choice)
+    return network | engine
 
 
 def pod_addresses_of(spec: LabSpec) -> PodAddresses:
@@ -23,7 +26,9 @@ def cluster_of(spec: LabSpec, plan: TopologyPlan) -> Cluster:
     """The facts that every descriptor gets."""
     routers = tuple(_host(machine) for machine in plan.machines if machine.role == "router")
     nodes = tuple(_host(node) for node in plan.nodes)
-    return Cluster(spec.network.nodeCIDR, spec.network.clusterCIDR, nodes, routers)
+    cni = spec.cni
+    network = spec.network
+    return Cluster(network.nodeCIDR, network.clusterCIDR, nodes, routers, cni.plugin, cni.backend)
 
 
 def _host(machine: Machine) -> Host:

@@ -16,6 +16,7 @@ def ensure(spec: LabSpec, missing: Callable[[str], str] = missing_feature) -> No
         ("topology", "the properties of its links", spec.topology.requires),
         ("network.ipFamily", spec.network.ipFamily, spec.network.requires),
         ("cni.backend", spec.cni.backend, spec.cni.requires),
+        ("policy.engine", spec.policy_engine.name, spec.policy_choice.backend.requires),
         ("kubeProxy.mode", spec.kubeProxy.mode, spec.kubeProxy.requires),
     ):
         if reasons := [reason for reason in map(missing, features) if reason]:

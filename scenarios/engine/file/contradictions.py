@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kubewire.components.networks import registry
+from kubewire.components.policy import registry as engines
 from kubewire.scenarios.engine.file import nodefiles, rangechecks, topologyfile
 from kubewire.scenarios.engine.file.document import KeyPath
 from kubewire.scenarios.engine.file.parts import CNI
@@ -28,6 +29,7 @@ def contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from rangechecks.problems(spec.network, ranges, len(spec.nodes))
     yield from _places(spec, ranges)
     yield from _pod_network(spec.cni, ranges)
+    yield from _policy_engine(spec)
     yield from _upstream(spec)
     if spec.manifests and not spec.kubernetes:
         yield ("manifests",), "need an API, and kubernetes: false leaves it out"
@@ -70,6 +72,26 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         yield ("cni", problem.setting), problem.text
     if pods_have_ipv6 and cni.choice.backend.ipv4_only:
         yield ("cni", "backend"), cni.choice.backend.ipv4_only
+
+
+def _policy_engine(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    engine = spec.policy_engine
+    network = spec.cni.plugin
+    if not engine.works_with(network):
+        names = " and ".join(engine.networks)
+        yield ("policy", "engine"), f"{engine.name} is for {names}, not for {network}"
+    own = {setting.name for setting in engine.addon.settings}
+    for name, _ in spec.policy.settings:
+        if name not in own:
+            names = " and ".join(engines.engines_with(name))
+            yield ("policy", name), f"is for {names}, not for {engine.name}"
+    backend = spec.policy.backend_of(network)
+    if backend not in engine.addon.backend_names:
+        known = ", ".join(engine.addon.backend_names)
+        yield ("policy", "backend"), f"{engine.name} has {known}; not {backend}"
+        return
+    for problem in engine.addon.problems(spec.policy_choice):
+        yield ("policy", problem.setting), problem.text
 
 
 def _upstream(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:

@@ -202,6 +202,16 @@ KEYS: Mapping[str, Key] = {
     "cni.backend": Key(
         "How packets cross between nodes. Each network has its own backends; the first is the default."
     ),
+    "policy": Key(
+        "What enforces network policies.",
+        more="[The engines](../components/policy/README.md) are listed with the networks that each is for.",
+    ),
+    "policy.engine": Key(
+        "Which engine. The default is what the pod network ships; with none, policies have no effect."
+    ),
+    "policy.backend": Key(
+        "How the engine works in the kernel. Each engine has its own backends; the first is the default."
+    ),
     "kubeProxy": Key("kube-proxy, which runs on every node."),
     "kubeProxy.mode": Key(
         "The proxy mode. With none, no kube-proxy runs.",

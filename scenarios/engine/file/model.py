@@ -127,6 +127,7 @@ class Case:
             *self.lab.topology.requires,
             *self.lab.network.requires,
             *self.lab.cni.requires,
+            *self.lab.policy_choice.backend.requires,
             *self.lab.kubeProxy.requires,
             *faults,
             *clock,

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from kubewire.components.addon import Choice
+from kubewire.components.addon import AddOn, Choice, Setting
 from kubewire.components.kube_proxy import modes
 from kubewire.components.networks import registry
 from kubewire.components.networks.podnetwork import PodNetwork
+from kubewire.components.policy import registry as engines
+from kubewire.components.policy.engine import PolicyEngine
 from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
 
 
@@ -37,36 +39,19 @@ class CNI:
         networks are kept, and validation names them."""
         plugin = data.get("plugin", cls.plugin)
         addon = registry.network(plugin).addon
-        defaults = {setting.name: setting.default for setting in addon.settings}
-        settings = []
-        for setting in registry.settings():
-            value = data.get(setting.name, defaults.get(setting.name))
-            if setting.is_mapping:
-                value = tuple(sorted((value or {}).items()))
-            is_own = setting.name in defaults
-            if value or (is_own and value is not None):
-                settings.append((setting.name, value))
-        return cls(plugin, data.get("backend", addon.backend_names[0]), tuple(settings))
+        backend = data.get("backend", addon.backend_names[0])
+        return cls(plugin, backend, _settings(data, addon, registry.settings()))
 
     def as_dict(self) -> dict[str, Any]:
         """The lab file's mapping, with all defaults. A setting that is a mapping is written also
         where it is empty."""
-        empty: dict[str, Any] = {
-            setting.name: {} for setting in registry.settings() if setting.is_mapping
-        }
-        given = {**empty, **self.given}
-        ordered = {
-            setting.name: given[setting.name]
-            for setting in registry.settings()
-            if setting.name in given
-        }
-        return {"plugin": self.plugin, "backend": self.backend, **ordered}
+        settings = _in_file(self.settings, registry.settings())
+        return {"plugin": self.plugin, "backend": self.backend, **settings}
 
     @property
     def given(self) -> dict[str, Any]:
         """The settings as a lab file has them."""
-        mappings = {setting.name for setting in registry.settings() if setting.is_mapping}
-        return {name: dict(value) if name in mappings else value for name, value in self.settings}
+        return _given(self.settings, registry.settings())
 
     @property
     def network(self) -> PodNetwork[Any]:
@@ -83,6 +68,50 @@ class CNI:
     def requires(self) -> tuple[str, ...]:
         """What the backend needs of the kernel beyond what every lab does, by doctor's names."""
         return self.choice.backend.requires
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The engine that enforces network policies, as components/policy/registry.py lists them.
+
+    engine "": the one that the pod network has by default. backend "": the engine's first.
+    settings as those of CNI.
+    """
+
+    engine: str = ""
+    backend: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], network: str) -> Policy:
+        """What a lab file says, without what is the default of a pod network or of an engine."""
+        default = engines.default_for(network)
+        engine = engines.engine(data["engine"]) if "engine" in data else default
+        backend = data.get("backend", "")
+        return cls(
+            "" if engine is default else engine.name,
+            "" if backend == engine.addon.backend_names[0] else backend,
+            _settings(data, engine.addon, engines.settings()),
+        )
+
+    def as_dict(self, network: str) -> dict[str, Any]:
+        """The lab file's mapping, with all defaults."""
+        engine = self.engine_of(network)
+        settings = _in_file(self.settings, engines.settings())
+        return {"engine": engine.name, "backend": self.backend_of(network), **settings}
+
+    def engine_of(self, network: str) -> PolicyEngine[Any]:
+        """The descriptor of the engine."""
+        return engines.engine(self.engine) if self.engine else engines.default_for(network)
+
+    def backend_of(self, network: str) -> str:
+        return self.backend or self.engine_of(network).addon.backend_names[0]
+
+    def choice(self, network: str) -> Choice[Any]:
+        """What the functions of the descriptor get. Raises KeyError for a backend of another
+        engine."""
+        given = _given(self.settings, engines.settings())
+        return self.engine_of(network).addon.choose(self.backend_of(network), given)
 
 
 @dataclass(frozen=True)
@@ -193,3 +222,33 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple(sorted(value.items()))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _settings(
+    data: Mapping[str, Any], addon: AddOn[Any], every: tuple[Setting, ...]
+) -> tuple[tuple[str, Any], ...]:
+    """(key, value) of what data says of every setting of a registry, with the defaults of an
+    add-on, in the registry's order; a mapping is a tuple of its sorted pairs."""
+    defaults = {setting.name: setting.default for setting in addon.settings}
+    settings = []
+    for setting in every:
+        value = data.get(setting.name, defaults.get(setting.name))
+        if setting.is_mapping:
+            value = tuple(sorted((value or {}).items()))
+        is_own = setting.name in defaults
+        if value or (is_own and value is not None):
+            settings.append((setting.name, value))
+    return tuple(settings)
+
+
+def _given(settings: tuple[tuple[str, Any], ...], every: tuple[Setting, ...]) -> dict[str, Any]:
+    """Settings as a lab file has them."""
+    mappings = {setting.name for setting in every if setting.is_mapping}
+    return {name: dict(value) if name in mappings else value for name, value in settings}
+
+
+def _in_file(settings: tuple[tuple[str, Any], ...], every: tuple[Setting, ...]) -> dict[str, Any]:
+    """Settings as a lab file has them, those that are mappings also where they are empty."""
+    empty: dict[str, Any] = {setting.name: {} for setting in every if setting.is_mapping}
+    given = empty | _given(settings, every)
+    return {setting.name: given[setting.name] for setting in every if setting.name in given}

@@ -7,17 +7,19 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import yaml
 
+from kubewire.components.addon import Setting
 from kubewire.components.networks import registry
+from kubewire.components.policy import registry as engines
 from kubewire.scenarios.engine.file import upstream
 from kubewire.scenarios.engine.file.jsonobject import JsonObject
 from kubewire.scenarios.engine.file.keys import DEFINITIONS, KEYS, Key
-from kubewire.scenarios.engine.file.spec import CNI, LabSpec
+from kubewire.scenarios.engine.file.spec import CNI, LabSpec, Policy
 
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _TYPE_WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number"}
@@ -61,8 +63,8 @@ def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> I
             yield from _below(hint, path, default)
 
 
-#: The type of a network's setting, by its type in JSON Schema.
-_SETTINGS = {"string": str, "integer": int, "object": tuple[tuple[str, str], ...]}
+#: The type of an add-on's setting, by its type in JSON Schema.
+_SETTINGS = {"string": str, "integer": int, "boolean": bool, "object": tuple[tuple[str, str], ...]}
 
 
 def _of_networks() -> Iterator[Entry]:
@@ -71,9 +73,31 @@ def _of_networks() -> Iterator[Entry]:
         "plugin": [one.name for one in registry.NETWORKS],
         "backend": registry.backend_names(),
     }
+    defaults = {"plugin": CNI.plugin, "backend": CNI.backend}
+    return _of_registry("cni", choices, defaults, registry.settings())
+
+
+def _of_engines() -> Iterator[Entry]:
+    """The keys of policy, from the registry of engines; the defaults are those of a lab file
+    without any keys."""
+    choices = {
+        "engine": [one.name for one in engines.ENGINES],
+        "backend": engines.backend_names(),
+    }
+    plain = Policy().as_dict(CNI.plugin)
+    return _of_registry("policy", choices, plain, engines.settings())
+
+
+def _of_registry(
+    part: str,
+    choices: Mapping[str, Sequence[str]],
+    defaults: Mapping[str, Any],
+    settings: Iterable[Setting],
+) -> Iterator[Entry]:
     for name, values in choices.items():
-        yield Entry(f"cni.{name}", Literal[tuple(values)], getattr(CNI, name), KEYS[f"cni.{name}"])
-    for setting in registry.settings():
+        path = f"{part}.{name}"
+        yield Entry(path, Literal[tuple(values)], defaults[name], KEYS[path])
+    for setting in settings:
         schema = dict(setting.schema)
         bounds: dict[str, Any] = {
             key: schema[key] for key in ("minimum", "maximum") if key in schema
@@ -81,7 +105,7 @@ def _of_networks() -> Iterator[Entry]:
         key = Key(
             schema["description"], limits=bounds, shown=schema.get("examples", [setting.default])[0]
         )
-        yield Entry(f"cni.{setting.name}", _SETTINGS[schema["type"]], None, key)
+        yield Entry(f"{part}.{setting.name}", _SETTINGS[schema["type"]], None, key)
 
 
 def _path(holder: type, field: Any, prefix: str) -> str:
@@ -191,13 +215,15 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
     }
 
 
-def _schema_of_networks() -> dict[str, Any]:
-    """The registry's schema, whose plugin and backend are described in KEYS."""
-    of_networks = registry.schema()
-    properties = dict(of_networks["properties"])
-    for name in ("plugin", "backend"):
-        properties[name] = {**properties[name], "description": KEYS[f"cni.{name}"].does}
-    return {**of_networks, "properties": properties}
+def _schema_of_registry(part: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A registry's schema, in which KEYS describe the keys that are not settings."""
+    properties = {
+        name: {**value, "description": KEYS[f"{part}.{name}"].does}
+        if f"{part}.{name}" in KEYS
+        else value
+        for name, value in schema["properties"].items()
+    }
+    return {**schema, "properties": properties}
 
 
 def _value(hint: Any, path: str) -> dict[str, Any]:
@@ -242,7 +268,8 @@ class _Description:
 
 
 _DESCRIBED_ELSEWHERE: Mapping[type, _Description] = {
-    CNI: _Description(_of_networks, _schema_of_networks)
+    CNI: _Description(_of_networks, lambda: _schema_of_registry("cni", registry.schema())),
+    Policy: _Description(_of_engines, lambda: _schema_of_registry("policy", engines.schema())),
 }
 
 

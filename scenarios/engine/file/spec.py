@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubewire.components.addon import Choice
+from kubewire.components.policy.engine import PolicyEngine
 from kubewire.scenarios.engine.file import manifests as manifest_files
 from kubewire.scenarios.engine.file import nodefiles, topologyfile
 from kubewire.scenarios.engine.file.addresses import Network
@@ -22,7 +24,15 @@ from kubewire.scenarios.engine.file.document import Document, SpecError, read_te
 from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
 from kubewire.scenarios.engine.file.manifests import Manifests
 from kubewire.scenarios.engine.file.nodefiles import File
-from kubewire.scenarios.engine.file.parts import CNI, DNS, Component, Image, KubeProxy, Share
+from kubewire.scenarios.engine.file.parts import (
+    CNI,
+    DNS,
+    Component,
+    Image,
+    KubeProxy,
+    Policy,
+    Share,
+)
 from kubewire.scenarios.engine.file.topologyfile import Topology
 from kubewire.topologies.plan import TopologyPlan
 from kubewire.topologies.ranges import overlaps
@@ -35,6 +45,7 @@ __all__ = [
     "KubeProxy",
     "LabSpec",
     "Network",
+    "Policy",
     "Share",
     "SpecError",
     "Topology",
@@ -56,6 +67,7 @@ class LabSpec:
     topology: Topology = topologyfile.DEFAULT
     network: Network = Network()
     cni: CNI = CNI()
+    policy: Policy = Policy()
     kubeProxy: KubeProxy = KubeProxy()
     authorization: str = "Node,RBAC"
     kubelet: JsonObject = EMPTY
@@ -88,6 +100,16 @@ class LabSpec:
     def has_host_users(self) -> bool:
         """Whether the lab's root is the machine's root. Some proxy modes need that."""
         return bool(self.kubeProxy.needs_host_users) if self.hostUsers is None else self.hostUsers
+
+    @property
+    def policy_engine(self) -> PolicyEngine[Any]:
+        """The descriptor of the engine that enforces network policies."""
+        return self.policy.engine_of(self.cni.plugin)
+
+    @property
+    def policy_choice(self) -> Choice[Any]:
+        """The engine's backend and settings."""
+        return self.policy.choice(self.cni.plugin)
 
     @property
     def has_working_dns(self) -> bool:
@@ -181,6 +203,7 @@ class LabSpec:
         """The lab file again, all defaults written out: LabSpec.parse(spec.as_dict()) == spec."""
         plain = asdict(self)
         plain["cni"] = self.cni.as_dict()
+        plain["policy"] = self.policy.as_dict(self.cni.plugin)
         plain["kubeProxy"] = {"mode": self.kubeProxy.mode, **self.kubeProxy.configuration.data}
         plain |= {key: data for key, data in self.of_upstream() if key != "kubeProxy"}
         if not self.dns.corefile:
@@ -215,16 +238,20 @@ class LabSpec:
         number = len(self.workers)
         workers = f"{number} worker{'' if number == 1 else 's'}"
         families = "" if self.network.ip_families == "IPv4" else f" · {self.network.ip_families}"
-        return f"{cni} · kube-proxy {self.kubeProxy.mode} · {workers}{shape}{families}"
+        policy = f" · policy {self.policy.engine}" if self.policy.engine else ""
+        proxy = f"kube-proxy {self.kubeProxy.mode}"
+        return f"{cni}{policy} · {proxy} · {workers}{shape}{families}"
 
 
 def _build(data: Mapping[str, Any]) -> LabSpec:
+    cni = CNI.of(data.get("cni", {}))
     return LabSpec(
         name=data.get("name", ""),
         kubernetes=data.get("kubernetes", True),
         topology=topologyfile.of(data.get("topology", {})),
         network=Network.of(data.get("network", {})),
-        cni=CNI.of(data.get("cni", {})),
+        cni=cni,
+        policy=Policy.of(data.get("policy", {}), cni.plugin),
         kubeProxy=KubeProxy.of(data.get("kubeProxy", {})),
         authorization=data.get("authorization", "Node,RBAC"),
         kubelet=JsonObject.of(data.get("kubelet", {})),
