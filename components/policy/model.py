@@ -44,6 +44,7 @@ class EndpointKind(enum.Enum):
     POD = "Pod"
     NETWORK_SET = "NetworkSet"
     HOST = "HostEndpoint"
+    NODE = "Node"
 
 
 @dataclass(frozen=True, order=True)
@@ -139,7 +140,9 @@ class Side:
     sets, not_sets: in every one of sets, in none of not_sets (AddressSet.id). nets: in one of these
     CIDRs; None for any, an empty tuple for nowhere. not_nets: in none of them. ports, port_sets: the
     port is in one of these ranges, or the address with its port is in one of these sets; both empty
-    for any port. not_ports, not_port_sets: in none of them.
+    for any port. not_ports, not_port_sets: in none of them. domains: one of these names (`*.` in
+    front stands for one or more labels) resolves to the address; nets is () beside it, so that an
+    engine that does not see DNS answers takes it for nowhere.
     """
 
     sets: tuple[str, ...] = ()
@@ -150,6 +153,7 @@ class Side:
     port_sets: tuple[str, ...] = ()
     not_ports: tuple[PortRange, ...] = ()
     not_port_sets: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
 
 ANY = Side()
@@ -233,7 +237,7 @@ class ContainerPort:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What policies can select: a pod, a network set, a host endpoint.
+    """What policies can select: a pod, a network set, a host endpoint, a node (only as a peer).
 
     addresses: without prefix lengths; a network set's are CIDRs. node: the node that it runs on.
     interface: of a host endpoint. labels: its own. namespace_labels, account_labels: of its

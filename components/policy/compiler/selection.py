@@ -1,0 +1,175 @@
+"""Which endpoints belong to which definitions, kept up to date as either changes.
+
+A definition in use is a Group. Every group is filed under anchors: properties of which an endpoint
+must have at least one to belong to the group, such as a label that the selector requires. So a
+changed endpoint is compared with the groups under its own properties only, and a new group with
+the endpoints that have its anchors only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kubewire.components.policy.model import AddressSet, Definition, Endpoint, ObjectKey
+from kubewire.components.policy.selectors import And, Equals, Has, In, Selector
+
+#: ("namespace", name), ("label", key, value), ("has", key), the same of the namespace's labels,
+#: or ("any",).
+Anchor = tuple[str, ...]
+
+ANY: Anchor = ("any",)
+
+Item = TypeVar("Item")
+
+
+@dataclass(eq=False)
+class Group:
+    """A definition that is in use. endpoints: its members. policies: those of which it is the
+    subject. sets: the address sets made of it, by id. users: how many policies and sets use it."""
+
+    definition: Definition
+    anchors: tuple[Anchor, ...]
+    endpoints: set[ObjectKey] = field(default_factory=set)
+    policies: set[ObjectKey] = field(default_factory=set)
+    sets: dict[str, AddressSet] = field(default_factory=dict)
+    users: int = 0
+
+
+class Selection:
+    """The groups and the endpoints, each with an index by anchors."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[ObjectKey, Endpoint] = {}
+        self._groups: dict[Definition, Group] = {}
+        self._groups_at: defaultdict[Anchor, set[Group]] = defaultdict(set)
+        self._endpoints_at: defaultdict[Anchor, set[ObjectKey]] = defaultdict(set)
+        self._groups_of: dict[ObjectKey, frozenset[Group]] = {}
+
+    def groups_of(self, key: ObjectKey) -> frozenset[Group]:
+        return self._groups_of.get(key, frozenset())
+
+    def put(self, endpoint: Endpoint) -> None:
+        """Adds or replaces an endpoint. The caller compares groups_of before and after."""
+        key = endpoint.key
+        old = self.endpoints.get(key)
+        if old is not None and old.addresses != endpoint.addresses:
+            # Who got an address last comes last, so a reader of an address that two pods show
+            # for a moment knows which one has it.
+            del self.endpoints[key]
+        self.endpoints[key] = endpoint
+        anchors = set(_of_endpoint(endpoint))
+        known = set(_of_endpoint(old)) if old is not None else set()
+        self._move(key, known, anchors)
+        before = self.groups_of(key)
+        candidates = set(before)
+        for anchor in anchors:
+            candidates |= self._groups_at.get(anchor, set())
+        after = frozenset(group for group in candidates if endpoint.is_in(group.definition))
+        for group in before - after:
+            group.endpoints.discard(key)
+        for group in after - before:
+            group.endpoints.add(key)
+        self._groups_of[key] = after
+
+    def remove(self, key: ObjectKey) -> None:
+        old = self.endpoints.pop(key)
+        self._move(key, set(_of_endpoint(old)), set())
+        for group in self._groups_of.pop(key, frozenset()):
+            group.endpoints.discard(key)
+
+    def acquire(self, definition: Definition) -> Group:
+        """The group of a definition, which is made if nothing used it yet."""
+        group = self._groups.get(definition)
+        if group is None:
+            group = Group(definition, tuple(_of_definition(definition)))
+            self._groups[definition] = group
+            for anchor in group.anchors:
+                self._groups_at[anchor].add(group)
+            self._fill(group)
+        group.users += 1
+        return group
+
+    def release(self, group: Group) -> None:
+        group.users -= 1
+        if group.users:
+            return
+        del self._groups[group.definition]
+        for anchor in group.anchors:
+            _discard(self._groups_at, anchor, group)
+        for key in group.endpoints:
+            self._groups_of[key] -= {group}
+
+    def _fill(self, group: Group) -> None:
+        candidates: set[ObjectKey] = set()
+        for anchor in group.anchors:
+            candidates |= self._endpoints_at.get(anchor, set())
+        only = frozenset({group})
+        for key in candidates:
+            if self.endpoints[key].is_in(group.definition):
+                group.endpoints.add(key)
+                self._groups_of[key] |= only
+
+    def _move(self, key: ObjectKey, old: set[Anchor], new: set[Anchor]) -> None:
+        for anchor in old - new:
+            _discard(self._endpoints_at, anchor, key)
+        for anchor in new - old:
+            self._endpoints_at[anchor].add(key)
+
+
+def _discard(index: dict[Anchor, set[Item]], anchor: Anchor, item: Item) -> None:
+    items = index[anchor]
+    items.discard(item)
+    if not items:
+        del index[anchor]
+
+
+def _of_endpoint(endpoint: Endpoint) -> Iterator[Anchor]:
+    """Every anchor under which a group of this endpoint can be filed."""
+    yield ANY
+    namespace = endpoint.key.namespace
+    if namespace:
+        yield ("namespace", namespace)
+    yield from _of_labels("", endpoint.labels)
+    yield from _of_labels("namespace ", endpoint.namespace_labels)
+    for key, value in endpoint.labels.items():
+        yield ("in namespace", namespace, key, value)
+
+
+def _of_labels(prefix: str, labels: Mapping[str, str]) -> Iterator[Anchor]:
+    for key, value in labels.items():
+        yield (f"{prefix}label", key, value)
+        yield (f"{prefix}has", key)
+
+
+def _of_definition(definition: Definition) -> list[Anchor]:
+    """The anchors that leave the fewest candidates: of a label's value if one is required, within
+    the namespace if there is one."""
+    required = list(_required("", definition.selector))
+    if definition.namespace:
+        for anchors in required:
+            if anchors[0][0] == "label":
+                return [("in namespace", definition.namespace, *anchor[1:]) for anchor in anchors]
+        return [("namespace", definition.namespace)]
+    if definition.namespaces is not None:
+        required += _required("namespace ", definition.namespaces)
+    values = [anchors for anchors in required if anchors[0][0].endswith("label")]
+    for anchors in values or required:
+        return list(anchors)
+    return [ANY]
+
+
+def _required(prefix: str, selector: Selector) -> Iterator[list[Anchor]]:
+    """Lists of anchors; an endpoint that the selector matches has one of each list."""
+    terms: Iterable[Selector] = selector.terms if isinstance(selector, And) else (selector,)
+    for term in terms:
+        if isinstance(term, Equals):
+            yield [(f"{prefix}label", term.key, term.value)]
+        elif isinstance(term, In):
+            yield [(f"{prefix}label", term.key, value) for value in term.values]
+        elif isinstance(term, Has):
+            yield [(f"{prefix}has", term.key)]
+        elif isinstance(term, And):
+            yield from _required(prefix, term)
