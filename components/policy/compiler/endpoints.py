@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kubewire.components.policy.compiler.calico.endpoints import implicit_labels
 from kubewire.components.policy.model import ContainerPort, Endpoint, EndpointKind, ObjectKey
 
 Labels = Mapping[str, str]
@@ -33,14 +34,16 @@ def pod_endpoint(
     metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     if spec.get("hostNetwork") or status.get("phase") in {"Succeeded", "Failed"}:
         return None
+    namespace, account = metadata.get("namespace") or "default", service_account(pod)
+    implicit = implicit_labels(namespace, account)
     return Endpoint(
-        key=ObjectKey("Pod", metadata.get("namespace") or "default", metadata["name"]),
+        key=ObjectKey("Pod", namespace, metadata["name"]),
         kind=EndpointKind.POD,
-        labels=metadata.get("labels") or {},
+        labels={**(metadata.get("labels") or {}), **implicit},
         addresses=tuple(_pod_addresses(status)),
         node=spec.get("nodeName") or "",
         uid=metadata.get("uid") or "",
-        service_account=service_account(pod),
+        service_account=account,
         ports=tuple(_ports(spec)),
         namespace_labels=of_namespace,
         account_labels=of_account,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubewire.components.policy.compiler import networkpolicy
+from kubewire.components.policy.compiler.calico import endpoints as calico_endpoints
+from kubewire.components.policy.compiler.calico import translate as calico
 from kubewire.components.policy.compiler.translation import Translation
 from kubewire.components.policy.model import ObjectKey
 
@@ -25,11 +27,19 @@ class Kind:
     namespaced: bool = False
 
 
+_CALICO = "projectcalico.org"
+
 #: (API group, kind) -> what it is to the compiler.
 KINDS: Mapping[tuple[str, str], Kind] = {
     ("networking.k8s.io", "NetworkPolicy"): Kind(
         "NetworkPolicy", networkpolicy.translate, namespaced=True
     ),
+    (_CALICO, "NetworkPolicy"): Kind("CalicoNetworkPolicy", calico.network_policy, namespaced=True),
+    (_CALICO, "GlobalNetworkPolicy"): Kind("GlobalNetworkPolicy", calico.global_network_policy),
+    (_CALICO, "Tier"): Kind("Tier", calico.tier),
+    (_CALICO, "NetworkSet"): Kind("NetworkSet", calico_endpoints.network_set, namespaced=True),
+    (_CALICO, "GlobalNetworkSet"): Kind("GlobalNetworkSet", calico_endpoints.network_set),
+    (_CALICO, "HostEndpoint"): Kind("HostEndpoint", calico_endpoints.host_endpoint),
 }
 
 _CORE = {"Pod": True, "ServiceAccount": True, "Namespace": False, "Node": False}
