@@ -59,6 +59,7 @@ class Cluster:
     """The facts of a cluster. A range is one CIDR, or two of both IP families with a comma.
 
     network, network_backend: the names of its pod network and of the network's backend.
+    policy_engine: the name of what enforces network policies.
     """
 
     node_cidr: str
@@ -67,6 +68,7 @@ class Cluster:
     routers: tuple[Host, ...]
     network: str = ""
     network_backend: str = ""
+    policy_engine: str = "none"
 
     @property
     def pod_ranges(self) -> tuple[CIDR, ...]:

@@ -27,8 +27,15 @@ def cluster_of(spec: LabSpec, plan: TopologyPlan) -> Cluster:
     routers = tuple(_host(machine) for machine in plan.machines if machine.role == "router")
     nodes = tuple(_host(node) for node in plan.nodes)
     cni = spec.cni
-    network = spec.network
-    return Cluster(network.nodeCIDR, network.clusterCIDR, nodes, routers, cni.plugin, cni.backend)
+    return Cluster(
+        node_cidr=spec.network.nodeCIDR,
+        cluster_cidr=spec.network.clusterCIDR,
+        nodes=nodes,
+        routers=routers,
+        network=cni.plugin,
+        network_backend=cni.backend,
+        policy_engine=spec.policy_engine.name,
+    )
 
 
 def _host(machine: Machine) -> Host:
