@@ -49,7 +49,10 @@ class Informer(Generic[T]):
         field_selector: str = "",
         handler: Handler[T] | None = None,
         transform: Callable[[T], T] | None = None,
+        optional: bool = False,
     ) -> None:
+        """optional: the API server may not serve the resource, because its CRD is not installed.
+        Until it does, the resource counts as one without objects, and nothing is logged."""
         self.client = client
         self.resource = resource
         self.store: dict[Key, T] = {}
@@ -59,6 +62,7 @@ class Informer(Generic[T]):
         self._field_selector = field_selector
         self._handlers: list[Handler[T]] = [handler] if handler else []
         self._transform = transform
+        self._optional = optional
         self._resource_version = ""
 
     def add_handler(self, handler: Handler[T]) -> None:
@@ -87,6 +91,10 @@ class Informer(Generic[T]):
                 if error.status == 410:
                     self._resource_version = ""
                     continue
+                if error.status == 404 and self._optional:
+                    self._not_served()
+                    await delay.sleep()
+                    continue
                 log.warning("%s: %s", self.resource.plural, error)
                 self._resource_version = ""
             await delay.sleep()
@@ -104,6 +112,12 @@ class Informer(Generic[T]):
         for item in fresh.values():
             self._put(item)
         self._resource_version = listed.resource_version
+        self.synced.set()
+
+    def _not_served(self) -> None:
+        for key in list(self.store):
+            self._remove(key)
+        self._resource_version = ""
         self.synced.set()
 
     async def _watch(self) -> None:

@@ -1,7 +1,7 @@
 """The kinds of objects that the compiler takes, with what translates each.
 
-Pods, Namespaces, ServiceAccounts and Nodes are not here: they are what policies select, and the
-Compiler joins them itself. A new kind of policy is one line here.
+Pods, Namespaces, ServiceAccounts and Nodes are what policies select, and the Compiler joins them
+itself. A new kind of policy is one entry of POLICIES.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.kubeapi.resources import (
+    NAMESPACES,
+    NETWORKPOLICIES,
+    NODES,
+    PODS,
+    SERVICEACCOUNTS,
+    Resource,
+)
 from kubewire.components.policy.compiler import networkpolicy
 from kubewire.components.policy.compiler.calico import endpoints as calico_endpoints
 from kubewire.components.policy.compiler.calico import translate as calico
@@ -19,53 +27,82 @@ from kubewire.components.policy.model import ObjectKey
 
 @dataclass(frozen=True)
 class Kind:
-    """name: ObjectKey.kind, which is unique among all groups; the API's kind is not. namespaced:
-    whether an object without a namespace, as files may have it, is one of `default`."""
+    """name: ObjectKey.kind, which is unique among all groups; the API's kind is not. resource: with
+    which API group and by which path the API server serves it. needs: the names of the CORE kinds
+    that its selectors read, beside pods and namespaces."""
 
     name: str
+    resource: Resource[Any]
     translate: Callable[[Mapping[str, Any]], Translation]
-    namespaced: bool = False
+    needs: tuple[str, ...] = ()
 
 
-_CALICO = "projectcalico.org"
+def _calico(plural: str, kind: str, *, namespaced: bool = False) -> Resource[Any]:
+    return Resource("projectcalico.org", "v3", plural, kind, namespaced)
 
-#: (API group, kind) -> what it is to the compiler.
-KINDS: Mapping[tuple[str, str], Kind] = {
-    ("networking.k8s.io", "NetworkPolicy"): Kind(
-        "NetworkPolicy", networkpolicy.translate, namespaced=True
+
+_ACCOUNTS = ("ServiceAccount",)
+
+POLICIES: tuple[Kind, ...] = (
+    Kind("NetworkPolicy", NETWORKPOLICIES, networkpolicy.translate),
+    Kind(
+        "CalicoNetworkPolicy",
+        _calico("networkpolicies", "NetworkPolicy", namespaced=True),
+        calico.network_policy,
+        needs=_ACCOUNTS,
     ),
-    (_CALICO, "NetworkPolicy"): Kind("CalicoNetworkPolicy", calico.network_policy, namespaced=True),
-    (_CALICO, "GlobalNetworkPolicy"): Kind("GlobalNetworkPolicy", calico.global_network_policy),
-    (_CALICO, "Tier"): Kind("Tier", calico.tier),
-    (_CALICO, "NetworkSet"): Kind("NetworkSet", calico_endpoints.network_set, namespaced=True),
-    (_CALICO, "GlobalNetworkSet"): Kind("GlobalNetworkSet", calico_endpoints.network_set),
-    (_CALICO, "HostEndpoint"): Kind("HostEndpoint", calico_endpoints.host_endpoint),
+    Kind(
+        "GlobalNetworkPolicy",
+        _calico("globalnetworkpolicies", "GlobalNetworkPolicy"),
+        calico.global_network_policy,
+        needs=_ACCOUNTS,
+    ),
+    Kind("Tier", _calico("tiers", "Tier"), calico.tier),
+    Kind(
+        "NetworkSet",
+        _calico("networksets", "NetworkSet", namespaced=True),
+        calico_endpoints.network_set,
+    ),
+    Kind(
+        "GlobalNetworkSet",
+        _calico("globalnetworksets", "GlobalNetworkSet"),
+        calico_endpoints.network_set,
+    ),
+    Kind("HostEndpoint", _calico("hostendpoints", "HostEndpoint"), calico_endpoints.host_endpoint),
+)
+
+#: What policies select, by ObjectKey.kind.
+CORE: Mapping[str, Resource[Any]] = {
+    resource.kind: resource for resource in (PODS, NAMESPACES, SERVICEACCOUNTS, NODES)
 }
 
-_CORE = {"Pod": True, "ServiceAccount": True, "Namespace": False, "Node": False}
-
-
-def group_of(obj: Mapping[str, Any]) -> str:
-    """The API group of an object, "" for the core group."""
-    group, slash, _ = str(obj.get("apiVersion", "")).partition("/")
-    return group if slash else ""
+_BY_API: Mapping[tuple[str, str], Kind] = {
+    (kind.resource.group, kind.resource.kind): kind for kind in POLICIES
+}
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind | None:
-    """None if the compiler has no use for the object as a policy."""
-    return KINDS.get((group_of(obj), str(obj.get("kind", ""))))
+    """None if the object is no policy that the compiler knows. Any version of its group will do."""
+    return _BY_API.get((_group(obj), str(obj.get("kind", ""))))
 
 
 def key_of(obj: Mapping[str, Any]) -> ObjectKey | None:
-    """The key of an object, None if the compiler has no use for objects of its kind."""
+    """The key of an object, None if the compiler has no use for objects of its kind. An object
+    without a namespace, as a file may have it, is one of `default`."""
     kind = kind_of(obj)
     if kind is not None:
-        name, namespaced = kind.name, kind.namespaced
-    elif not group_of(obj) and obj.get("kind") in _CORE:
+        name, resource = kind.name, kind.resource
+    elif not _group(obj) and obj.get("kind") in CORE:
         name = str(obj["kind"])
-        namespaced = _CORE[name]
+        resource = CORE[name]
     else:
         return None
     metadata = obj["metadata"]
-    namespace = (metadata.get("namespace") or "default") if namespaced else ""
+    namespace = (metadata.get("namespace") or "default") if resource.namespaced else ""
     return ObjectKey(name, namespace, metadata["name"])
+
+
+def _group(obj: Mapping[str, Any]) -> str:
+    """The API group, "" for the core group."""
+    group, slash, _ = str(obj.get("apiVersion", "")).partition("/")
+    return group if slash else ""
