@@ -155,6 +155,15 @@ async def restore(text: str, version: int = 4) -> None:
     await command.run(argv, stdin=text.encode(), timeout=_SECONDS, check=True)
 
 
+async def create(table: str, chain: str, version: int = 4) -> None:
+    """A chain that another program fills, so that a rule can lead to it; one that exists is left
+    alone. Raises CommandError."""
+    argv = [program(version), "--wait", _LOCK_SECONDS, "-t", table, "-N", chain]
+    made = await command.run(argv, timeout=_SECONDS)
+    if made.returncode and b"already exists" not in made.stderr:
+        raise command.CommandError(made)
+
+
 async def ensure(wanted: Ruleset, version: int = 4) -> bool:
     """Bring the kernel to it; True when something had to change. Raises CommandError."""
     text = transaction(wanted, await save(version))
