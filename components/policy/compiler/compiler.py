@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -159,12 +160,17 @@ class Compiler:
         elif key.kind == "Node":
             self._put(key, None if obj is None else node_endpoint(obj))
         elif key.kind == "Namespace":
-            for pod in tuple(self._pods_in[key.name]):
-                self._put_pod(pod)
+            of_namespace = namespace_labels(key.name, obj)
+            for endpoint in self._endpoints_in(key.name):
+                self._put(endpoint.key, replace(endpoint, namespace_labels=of_namespace))
         else:
-            for pod in tuple(self._pods_in[key.namespace]):
-                if service_account(self._objects[pod]) == key.name:
-                    self._put_pod(pod)
+            for endpoint in self._endpoints_in(key.namespace):
+                if endpoint.service_account == key.name:
+                    self._put(endpoint.key, replace(endpoint, account_labels=labels_of(obj)))
+
+    def _endpoints_in(self, namespace: str) -> list[Endpoint]:
+        endpoints, pods = self._selection.endpoints, self._pods_in.get(namespace, ())
+        return [endpoints[pod] for pod in pods if pod in endpoints]
 
     def _put_pod(self, key: ObjectKey) -> None:
         pod = self._objects.get(key)

@@ -60,6 +60,8 @@ class Selection:
             # for a moment knows which one has it.
             del self.endpoints[key]
         self.endpoints[key] = endpoint
+        if old is not None and _labelled_alike(old, endpoint):
+            return
         anchors = set(_of_endpoint(endpoint))
         known = set(_of_endpoint(old)) if old is not None else set()
         self._move(key, known, anchors)
@@ -117,6 +119,15 @@ class Selection:
             _discard(self._endpoints_at, anchor, key)
         for anchor in new - old:
             self._endpoints_at[anchor].add(key)
+
+
+def _labelled_alike(old: Endpoint, new: Endpoint) -> bool:
+    """Whether the endpoints belong to the same groups."""
+    return (
+        old.labels == new.labels
+        and old.namespace_labels == new.namespace_labels
+        and old.account_labels == new.account_labels
+    )
 
 
 def _discard(index: dict[Anchor, set[Item]], anchor: Anchor, item: Item) -> None:
