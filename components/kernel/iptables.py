@@ -51,13 +51,20 @@ class Lead:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """All that an agent wants of one IP version."""
+    """All that an agent wants of one IP version.
+
+    owned: (table, beginning of a name): other chains with such a name are the agent's, and are
+    deleted if they are not among chains.
+    """
 
     chains: tuple[Chain, ...] = ()
     leads: tuple[Lead, ...] = ()
+    owned: tuple[tuple[str, str], ...] = ()
 
     def __or__(self, other: Ruleset) -> Ruleset:
-        return Ruleset(self.chains + other.chains, self.leads + other.leads)
+        return Ruleset(
+            self.chains + other.chains, self.leads + other.leads, self.owned + other.owned
+        )
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,27 @@ def transaction(wanted: Ruleset, saved: Mapping[str, Table]) -> str:
     for lead in wanted.leads:
         if lines := _leading(lead, saved.get(lead.table, Table()).of(lead.chain)):
             filled.setdefault(lead.table, []).extend(lines)
+    for table, name in _obsolete(wanted, saved):
+        # Emptied with the others, because it may lead to another one of them.
+        declared.setdefault(table, []).append(f":{name} - [0:0]")
+        filled.setdefault(table, []).append(f"-X {name}")
     tables = {table: [*declared.get(table, ()), *lines] for table, lines in filled.items()}
     return "".join(
         f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n"
         for table, lines in tables.items()
     )
+
+
+def _obsolete(wanted: Ruleset, saved: Mapping[str, Table]) -> list[tuple[str, str]]:
+    """The chains to delete, with their tables. Nothing leads to them but chains of the agent, which
+    the same transaction has written anew."""
+    kept = {(chain.table, chain.name) for chain in wanted.chains}
+    return [
+        (table, name)
+        for table, beginning in wanted.owned
+        for name in sorted(saved.get(table, Table()).chains)
+        if name.startswith(beginning) and (table, name) not in kept
+    ]
 
 
 def _is_like(table: Table, chain: Chain) -> bool:

@@ -11,8 +11,8 @@ from kubewire.components.base.prometheus import Registry
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.nflog import LogSocket
 from kubewire.components.kubeapi.client import Client
+from kubewire.components.policy.applier import Applier
 from kubewire.components.policy.engines.weave_npc import blocked, names, render
-from kubewire.components.policy.engines.weave_npc.sync import Kernel
 from kubewire.components.policy.follow import Follower
 from kubewire.components.policy.model import Changes, ObjectKey, State
 
@@ -54,7 +54,7 @@ class Agent:
     def __init__(self, options: Options, client: Client, metrics: Metrics) -> None:
         self._options = options
         self._metrics = metrics
-        self._kernel = Kernel()
+        self._applier = Applier(names.SET_PREFIX)
         self._rejected: dict[ObjectKey, str] = {}
         self._follower = Follower(client, ("NetworkPolicy",), self._changed)
 
@@ -77,7 +77,7 @@ class Agent:
         self._rejected = dict(rendered.rejected)
         while True:
             try:
-                await self._kernel.apply(rendered)
+                await self._applier.apply(rendered.ruleset, rendered.sets)
                 return
             except (CommandError, TimeoutError) as error:
                 self._metrics.errors.inc()

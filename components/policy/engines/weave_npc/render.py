@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kubewire.components.kernel.iptables import Chain, Ruleset
+from kubewire.components.policy.applier import IPSet
 from kubewire.components.policy.engines.weave_npc import names
 from kubewire.components.policy.model import (
     Definition,
@@ -48,16 +49,6 @@ class Options:
 
     bridge_ports: tuple[str, ...] = ("vethwe-bridge", "vxlan-6784")
     allow_multicast: bool = True
-
-
-@dataclass(frozen=True)
-class IPSet:
-    """kind: type and options of `ipset create`. members: as `ipset add` takes them, comments
-    included."""
-
-    name: str
-    kind: str
-    members: tuple[str, ...]
 
 
 @dataclass(frozen=True)

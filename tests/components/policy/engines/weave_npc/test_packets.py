@@ -12,9 +12,9 @@ import pytest
 
 from kubewire.components.kernel import ipset, iptables
 from kubewire.components.networks.weave import dataplane
+from kubewire.components.policy.applier import Applier
 from kubewire.components.policy.compiler.compiler import Compiler
-from kubewire.components.policy.engines.weave_npc import render
-from kubewire.components.policy.engines.weave_npc.sync import Kernel
+from kubewire.components.policy.engines.weave_npc import names, render
 from tests.components.networks.flows import Hosts
 from tests.components.policy import objects
 from tests.components.policy.ground import Ground, Try, differences, tries
@@ -49,12 +49,12 @@ def ground() -> Ground:
     return Ground(hosts, PODS, PORTS)
 
 
-async def enforce(kernel: Kernel, *policies: Object) -> render.Rendered:
+async def enforce(applier: Applier, *policies: Object) -> render.Rendered:
     compiler = Compiler()
     for obj in (*pod_objects(), *policies):
         compiler.apply(obj)
     rendered = render.render(compiler.state, render.Options())
-    await kernel.apply(rendered)
+    await applier.apply(rendered.ruleset, rendered.sets)
     return rendered
 
 
@@ -170,14 +170,14 @@ def test_every_policy_as_a_matrix() -> None:
 
 
 def _matrices() -> dict[str, str]:
-    kernel, found = Kernel(), {}
+    applier, found = Applier(names.SET_PREFIX), {}
     place = ground()
     with place.hosts.inside("node"):
         asyncio.run(steer())
     with place.listening():
         for title, policies, allowed in CASES:
             with place.hosts.inside("node"):
-                asyncio.run(enforce(kernel, *policies))
+                asyncio.run(enforce(applier, *policies))
             expected = [one for one in EVERYTHING if allowed(one)]
             found[title] = differences(place.reached(EVERYTHING, expected), expected)
     return found
@@ -195,11 +195,11 @@ def _written_once() -> tuple[str, str, int, int]:
     place = ground()
     with place.hosts.inside("node"):
         asyncio.run(steer())
-        asyncio.run(enforce(Kernel(), *policies))
+        asyncio.run(enforce(Applier(names.SET_PREFIX), *policies))
         before = _saved()
-        asyncio.run(enforce(Kernel(), *policies))
+        asyncio.run(enforce(Applier(names.SET_PREFIX), *policies))
         again, sets = _saved(), _sets()
-        asyncio.run(enforce(Kernel()))
+        asyncio.run(enforce(Applier(names.SET_PREFIX)))
         return before, again, sets, _sets()
 
 
