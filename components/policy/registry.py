@@ -11,9 +11,10 @@ from typing import Any
 from kubewire.components.addon import Setting
 from kubewire.components.policy.engine import PolicyEngine
 from kubewire.components.policy.engines.none import engine as none
+from kubewire.components.policy.engines.weave_npc import engine as weave_npc
 
 #: In the order of the documentation.
-ENGINES: tuple[PolicyEngine[Any], ...] = (none.ENGINE,)
+ENGINES: tuple[PolicyEngine[Any], ...] = (weave_npc.ENGINE, none.ENGINE)
 
 
 def engine(name: str) -> PolicyEngine[Any]:
