@@ -81,6 +81,10 @@ class Compiler:
         except InvalidPolicy as error:
             self._invalid[key] = str(error)
             translation = _NOTHING
+        except (AttributeError, KeyError, TypeError) as error:
+            # A file that no API server has checked: a list where the kind has a map, and the like.
+            self._invalid[key] = f"does not have the form of its kind: {error!r}"
+            translation = _NOTHING
         self._translate(key, translation)
 
     def delete(self, key: ObjectKey) -> None:
