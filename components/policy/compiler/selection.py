@@ -51,6 +51,10 @@ class Selection:
     def groups_of(self, key: ObjectKey) -> frozenset[Group]:
         return self._groups_of.get(key, frozenset())
 
+    def in_namespace(self, namespace: str) -> list[Endpoint]:
+        keys = self._endpoints_at.get(("namespace", namespace), ())
+        return [self.endpoints[key] for key in keys]
+
     def put(self, endpoint: Endpoint) -> None:
         """Adds or replaces an endpoint. The caller compares groups_of before and after."""
         key = endpoint.key
@@ -66,7 +70,7 @@ class Selection:
         known = set(_of_endpoint(old)) if old is not None else set()
         self._move(key, known, anchors)
         before = self.groups_of(key)
-        candidates = set(before)
+        candidates: set[Group] = set()
         for anchor in anchors:
             candidates |= self._groups_at.get(anchor, set())
         after = frozenset(group for group in candidates if endpoint.is_in(group.definition))

@@ -11,11 +11,17 @@ from collections.abc import Mapping
 
 from tests.components.policy import objects
 from tests.components.policy.matrix import NAMESPACE_LABELS, POD_LABELS, PODS, PORT_NAMES, Case, Step
-from tests.components.policy.tables import changes, egress, ingress, ports
+from tests.components.policy.tables import changes, cluster, egress, ingress, ports
 
 __all__ = ["CASES", "Case", "Step", "namespace_object", "pod_object"]
 
-CASES: tuple[Case, ...] = (*ingress.CASES, *ports.CASES, *egress.CASES, *changes.CASES)
+CASES: tuple[Case, ...] = (
+    *ingress.CASES,
+    *ports.CASES,
+    *egress.CASES,
+    *changes.CASES,
+    *cluster.CASES,
+)
 
 
 def namespace_object(name: str, labels: Mapping[str, str] | None = None) -> objects.Object:
