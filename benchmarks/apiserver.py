@@ -95,9 +95,9 @@ def _cpu(pid: int) -> float:
 
 
 def _memory(pid: int) -> float:
-    """Proportional set size in MiB."""
+    """Resident set size in MiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
+    return int(next(line for line in lines if line.startswith("Rss:")).split()[1]) / 1024
 
 
 def _setting(server: Any) -> _Client:

@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from kubewire.components.apiserver.cel import library
-
 Schema = Mapping[str, Any]
 
 _PACKAGE = "kubewire.schema"
@@ -71,6 +69,8 @@ class Types:
             struct_pb2,
             timestamp_pb2,
         )
+
+        from kubewire.components.apiserver.cel import library
 
         pool = descriptor_pool.DescriptorPool()
         library.declare(pool)
