@@ -384,9 +384,10 @@ class _Completer:
                 obj[key] = {}
         inside = self.inside
         for key, value in obj.items():
-            if value is None or key not in inside:
+            found = inside.get(key)
+            if found is None or value is None:
                 continue
-            kind, completer = inside[key]
+            kind, completer = found
             if kind == "#":
                 completer.into(value)
             else:
