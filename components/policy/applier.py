@@ -6,13 +6,15 @@ a rule whose set is missing. Chains change in one transaction for each table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kubewire.components.kernel import command, ipset, iptables
 from kubewire.components.kernel.iptables import Ruleset
 
 _SECONDS = 30
+_RETRY = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ class Applier:
         if gone := [name for name in present if name not in wanted]:
             await ipset.restore(_removal(gone))
         self._sets = wanted
+
+    async def settle(
+        self, ruleset: Ruleset, sets: Iterable[IPSet], failed: Callable[[Exception], None]
+    ) -> None:
+        """As apply, again after each error, of which failed is told."""
+        every = tuple(sets)
+        while True:
+            try:
+                await self.apply(ruleset, every)
+                return
+            except (command.CommandError, TimeoutError) as error:
+                failed(error)
+                await asyncio.sleep(_RETRY)
 
     async def _existing(self) -> list[str]:
         """The engine's sets in this network namespace. Raises CommandError."""

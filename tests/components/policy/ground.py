@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from tests.components.networks.flows import Hosts
 
 _WORKS_SECONDS = 20.0
-_REFUSED_SECONDS = 0.3
+_REFUSED_SECONDS = 0.1
+#: Every attempt comes from a port of its own: a datagram from a port that was used before could belong to a connection
+#: that the kernel still tracks, and pass.
+_FIRST_PORT = 1024
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +49,7 @@ class Ground:
     def __init__(self, hosts: Hosts, addresses: Mapping[str, str], ports: Iterable[tuple[str, int]]) -> None:
         self.hosts, self.addresses, self.ports = hosts, addresses, tuple(ports)
         self._open = ExitStack()
+        self._next_port = dict.fromkeys(self.addresses, _FIRST_PORT)
         self._servers: dict[tuple[str, str, int], socket.socket] = {}
 
     @contextmanager
@@ -63,11 +67,16 @@ class Ground:
             for server in self._servers.values():
                 selector.register(server, selectors.EVENT_READ, None)
             for one in sorted(wanted):
+                own = (self.addresses[one.source], self._port_of(one.source))
                 with self.hosts.inside(one.source):
-                    client = stack.enter_context(_client(self.addresses[one.destination], one))
+                    client = stack.enter_context(_client(own, self.addresses[one.destination], one))
                 event = selectors.EVENT_WRITE if one.protocol == "TCP" else selectors.EVENT_READ
                 selector.register(client, event, one)
             return _results(selector, set(expected) & set(wanted))
+
+    def _port_of(self, pod: str) -> int:
+        self._next_port[pod] += 1
+        return self._next_port[pod]
 
 
 def _results(selector: selectors.BaseSelector, expected: set[Try]) -> set[Try]:
@@ -102,10 +111,11 @@ def _server(address: str, protocol: str, port: int) -> socket.socket:
     return opened
 
 
-def _client(address: str, one: Try) -> socket.socket:
+def _client(own: tuple[str, int], address: str, one: Try) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM if one.protocol == "TCP" else socket.SOCK_DGRAM)
     opened.setblocking(False)
+    opened.bind(own)
     opened.connect_ex((address, one.port))
     if one.protocol == "UDP":
         opened.send(b"?")

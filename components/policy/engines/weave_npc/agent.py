@@ -8,7 +8,6 @@ import logging
 from dataclasses import dataclass, field
 
 from kubewire.components.base.prometheus import Registry
-from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.nflog import LogSocket
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.policy.applier import Applier
@@ -17,7 +16,6 @@ from kubewire.components.policy.follow import Follower
 from kubewire.components.policy.model import Changes, ObjectKey, State
 
 log = logging.getLogger("weave-npc")
-_RETRY = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,11 @@ class Agent:
                 log.error("%s: %s", key, reason)
                 self._metrics.errors.inc()
         self._rejected = dict(rendered.rejected)
-        while True:
-            try:
-                await self._applier.apply(rendered.ruleset, rendered.sets)
-                return
-            except (CommandError, TimeoutError) as error:
-                self._metrics.errors.inc()
-                log.error("%s", error)
-                await asyncio.sleep(_RETRY)
+        await self._applier.settle(rendered.ruleset, rendered.sets, self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        self._metrics.errors.inc()
+        log.error("%s", error)
 
     def _count(self, packets: LogSocket) -> None:
         for packet in packets.received():
