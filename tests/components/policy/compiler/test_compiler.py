@@ -210,6 +210,17 @@ def test_an_object_that_no_server_has_checked_is_a_problem_and_no_error(spec: di
     assert not made.state.policies
 
 
+def test_a_policy_with_ten_thousand_peers_is_compiled_and_leaves_nothing_behind() -> None:
+    made = two_pods()
+    peers = [{"podSelector": {"matchLabels": {"app": f"a{number}"}}} for number in range(10_000)]
+    made.apply(allow_a(ingress=[{"from": peers}]))
+    assert len(made.state.policies[ALLOW_A].ingress) == len(made.changes().new_sets) == 10_000
+    made.apply(pod("c", addresses=["10.244.1.9"], labels={"app": "a7"}))
+    assert len(made.changes().sets) == 1
+    made.delete(ALLOW_A)
+    assert not made.state.sets
+
+
 def test_objects_of_other_kinds_are_ignored() -> None:
     made = two_pods()
     made.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})

@@ -12,6 +12,7 @@ from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.compiler.kinds import key_of
 from kubewire.components.policy.model import Applied, Changes, ObjectKey, Policy, State
 from tests.components.policy.objects import Object, namespace, network_policy, pod
+from tests.components.policy.tables.cluster import cluster, inwards, outwards
 
 NAMES, SPACES = st.sampled_from("ab"), st.sampled_from("xy")
 KEYS, VALUES = st.sampled_from(["app", "tier"]), st.sampled_from("12")
@@ -103,8 +104,39 @@ CALICO = st.one_of(
     ),
     st.builds(lambda order: calico("Tier", "first", "", order=order), st.sampled_from([5, 2_000_000])),
 )
+SUBJECTS = st.one_of(
+    st.builds(lambda spaces: {"namespaces": spaces}, SELECTORS),
+    st.builds(lambda spaces, pods: {"pods": {"namespaceSelector": spaces, "podSelector": pods}}, SELECTORS, SELECTORS),
+)
+CLUSTER = st.builds(
+    lambda name, tier, priority, subject, action, peer, nodes: cluster(
+        name,
+        tier,
+        priority,
+        subject,
+        ingress=[inwards(action, peer, protocols=[{"destinationNamedPort": "web"}])],
+        egress=[outwards(action, peer, {"nodes": nodes})],
+    ),
+    NAMES,
+    st.sampled_from(["Admin", "Baseline"]),
+    st.integers(1, 3),
+    SUBJECTS,
+    st.sampled_from(["Accept", "Deny", "Pass"]),
+    SUBJECTS,
+    SELECTORS,
+)
+
+
+def node(name: str, labels: dict[str, str], addresses: list[str]) -> Object:
+    listed = [{"type": "InternalIP", "address": address} for address in addresses]
+    metadata = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": {"addresses": listed}}
+
+
 OBJECTS: st.SearchStrategy[Object] = st.one_of(
     CALICO,
+    CLUSTER,
+    st.builds(node, NAMES, LABELS, ADDRESSES),
     st.builds(account, NAMES, SPACES, LABELS),
     st.builds(
         pod,
