@@ -29,7 +29,6 @@ from kubewire.components.policy.model import (
     Applied,
     Changes,
     Endpoint,
-    EndpointKind,
     ObjectKey,
     Policy,
     State,
@@ -57,6 +56,8 @@ class Compiler:
         self._invalid: dict[ObjectKey, str] = {}
         self._tiers: dict[str, Tier] = {tier.name: tier for tier in BUILT_IN}
         self._objects: dict[ObjectKey, Object] = {}
+        #: Of each namespace that is known, shared by its pods.
+        self._labels_of: dict[str, Mapping[str, str]] = {}
         #: Endpoints whose Applied must be computed again before anyone reads it.
         self._stale: set[ObjectKey] = set()
         #: As they were when changes() was called last, of those touched since.
@@ -162,17 +163,15 @@ class Compiler:
         elif key.kind == "Node":
             self._put(key, None if obj is None else node_endpoint(obj))
         elif key.kind == "Namespace":
-            of_namespace = namespace_labels(key.name, obj)
-            for endpoint in self._pods_in(key.name):
-                self._put(endpoint.key, replace(endpoint, namespace_labels=of_namespace))
+            self._labels_of.pop(key.name, None)
+            if obj is not None:
+                self._labels_of[key.name] = namespace_labels(key.name, obj)
+            for endpoint in self._selection.in_namespace(key.name):
+                self._put(endpoint.key, self._in_its_namespace(endpoint))
         else:
-            for endpoint in self._pods_in(key.namespace):
+            for endpoint in self._selection.in_namespace(key.namespace):
                 if endpoint.service_account == key.name:
                     self._put(endpoint.key, replace(endpoint, account_labels=labels_of(obj)))
-
-    def _pods_in(self, namespace: str) -> list[Endpoint]:
-        found = self._selection.in_namespace(namespace)
-        return [endpoint for endpoint in found if endpoint.kind is EndpointKind.POD]
 
     def _put_pod(self, key: ObjectKey) -> None:
         pod = self._objects.get(key)
@@ -180,13 +179,20 @@ class Compiler:
             self._put(key, None)
             return
         account = ObjectKey("ServiceAccount", key.namespace, service_account(pod))
-        namespace = self._objects.get(ObjectKey("Namespace", "", key.namespace))
-        endpoint = pod_endpoint(
-            pod,
-            namespace_labels(key.namespace, namespace),
-            labels_of(self._objects.get(account)),
-        )
+        of_namespace = self._namespace_labels(key.namespace)
+        endpoint = pod_endpoint(pod, of_namespace, labels_of(self._objects.get(account)))
         self._put(key, endpoint)
+
+    def _namespace_labels(self, namespace: str) -> Mapping[str, str]:
+        known = self._labels_of.get(namespace)
+        return namespace_labels(namespace, None) if known is None else known
+
+    def _in_its_namespace(self, endpoint: Endpoint) -> Endpoint:
+        """With the labels that its namespace has now."""
+        namespace = endpoint.key.namespace
+        if not namespace:
+            return endpoint
+        return replace(endpoint, namespace_labels=self._namespace_labels(namespace))
 
     def _put(self, key: ObjectKey, new: Endpoint | None) -> None:
         """Replaces an endpoint, and moves its addresses from the old sets to the new ones."""
@@ -294,7 +300,7 @@ class Compiler:
             if endpoint.key not in kept:
                 self._put(endpoint.key, None)
         for endpoint in new:
-            self._put(endpoint.key, endpoint)
+            self._put(endpoint.key, self._in_its_namespace(endpoint))
 
     def _replace_tiers(self, old: tuple[Tier, ...], new: tuple[Tier, ...]) -> None:
         """An object may redefine a built-in tier; without it the built-in one is back."""

@@ -16,9 +16,10 @@ NAME_LABEL = "kubernetes.io/metadata.name"
 
 
 def namespace_labels(name: str, namespace: Mapping[str, Any] | None) -> Labels:
-    """The labels of a namespace, of which the object may not be known yet."""
+    """The labels of a namespace, of which the object may not be known yet. Its name's label says its
+    name, whatever a file has."""
     labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
-    return {NAME_LABEL: name, **labels}
+    return {**labels, NAME_LABEL: name}
 
 
 def labels_of(obj: Mapping[str, Any] | None) -> Labels:
