@@ -16,7 +16,6 @@ from typing import Any
 
 from kubewire.components.apiserver import openapi, options
 from kubewire.components.apiserver.access import modes
-from kubewire.components.apiserver.cel.schematypes import with_resource
 from kubewire.components.apiserver.crd.customresources import STORAGE as CUSTOMRESOURCEDEFINITIONS
 from kubewire.components.apiserver.crd.customresources import Definitions
 from kubewire.components.apiserver.http.aggregation.aggregator import Aggregator
@@ -102,6 +101,7 @@ async def _run(settings: Options) -> int:
         server.aggregator.start()
         # Everything loaded so far lives until the end, so garbage collection can skip it.
         gc.freeze()
+        gc.enable()
         await server.serve(sockets)
         log.info(
             "serving on %s",
@@ -238,6 +238,8 @@ def _schema_of(store: Store, served: Served) -> Mapping[str, Any] | None:
     """The schema of a resource's objects."""
     if not served.custom:
         return structural.of_kind(served.group, served.version, served.kind)
+    from kubewire.components.apiserver.cel.schematypes import with_resource
+
     stored = store.get(Key(CUSTOMRESOURCEDEFINITIONS, "", f"{served.plural}.{served.group}"))
     for version in stored.obj["spec"]["versions"] if stored is not None else ():
         if version["name"] == served.version:

@@ -8,8 +8,23 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from kubewire.components.kubeapi.client import ApiError
+
 log = logging.getLogger(__name__)
 K = TypeVar("K")
+
+
+def _log(key: object, error: Exception) -> None:
+    """What the API server refuses is one line; where another error was raised is shown, too.
+
+    A conflict, or no answer, is no news: the key soon comes back and sees the newer objects.
+    """
+    if isinstance(error, ApiError):
+        log.log(
+            logging.DEBUG if error.status in (0, 409) else logging.WARNING, "%s: %s", key, error
+        )
+    else:
+        log.warning("%s: %s", key, error, exc_info=True)
 
 
 class WorkQueue(Generic[K]):
@@ -91,9 +106,7 @@ class WorkQueue(Generic[K]):
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # an error of one key must not stop work on the others
-                is_expected = getattr(error, "status", None) in (0, 409)
-                level = logging.DEBUG if is_expected else logging.WARNING
-                log.log(level, "%s: %s", key, error, exc_info=level == logging.WARNING)
+                _log(key, error)
                 self.add_rate_limited(key)
             else:
                 self.forget(key)

@@ -30,6 +30,10 @@ _ROLE_BINDINGS = f"rolebindings.{_GROUP}"
 _CLUSTER_ROLE_BINDINGS = f"clusterrolebindings.{_GROUP}"
 #: Users and namespaces whose grants are kept.
 _GRANTS = 4096
+#: Shapes of requests that a grant remembers.
+_SHAPES = 256
+#: What is remembered of a shape that was not asked yet; no object has such a name.
+_UNKNOWN = frozenset({"\0"})
 _ALLOWED = Decision(True)
 
 
@@ -59,7 +63,7 @@ class Source(NamedTuple):
 class Grant:
     """What a user may do in a namespace, arranged for quick answers."""
 
-    __slots__ = ("_paths", "_resources", "refusal")
+    __slots__ = ("_asked", "_paths", "_resources", "refusal")
 
     def __init__(self, granted: Iterable[Rule], problems: Iterable[str] = ()) -> None:
         #: The decision about everything else.
@@ -67,6 +71,8 @@ class Grant:
         #: By verb, group and resource with subresource: the names, or None for all.
         self._resources: dict[tuple[str, str, str], frozenset[str] | None] = {}
         self._paths: list[Rule] = []
+        #: The names of what was asked, by verb, group, resource and subresource.
+        self._asked: dict[tuple[str, str, str, str], frozenset[str] | None] = {}
         for rule in granted:
             if rule.urls:
                 self._paths.append(rule)
@@ -81,19 +87,32 @@ class Grant:
     def allows(self, asked: Attributes) -> bool:
         if asked.path:
             return any(rules.allows_path(rule, asked.verb, asked.path) for rule in self._paths)
+        shape = (asked.verb, asked.group, asked.resource, asked.subresource)
+        # Worker threads ask, too, so it is read once.
+        names = self._asked.get(shape, _UNKNOWN)
+        if names is _UNKNOWN:
+            if len(self._asked) >= _SHAPES:
+                self._asked.clear()
+            names = self._asked[shape] = self._names(asked)
+        return names is None or asked.name in names
+
+    def _names(self, asked: Attributes) -> frozenset[str] | None:
+        """The names of objects that a request of this shape may be about, or None for all."""
         resources = [asked.combined, ALL]
         if asked.subresource:
             resources.append(f"*/{asked.subresource}")
         granted = self._resources
+        found: frozenset[str] = frozenset()
         for verb in (asked.verb, ALL):
             for group in (asked.group, ALL):
                 for resource in resources:
                     key = (verb, group, resource)
                     if key in granted:
                         names = granted[key]
-                        if names is None or asked.name in names:
-                            return True
-        return False
+                        if names is None:
+                            return None
+                        found |= names
+        return found
 
 
 def _keys(rule: Rule) -> Iterator[tuple[str, str, str]]:

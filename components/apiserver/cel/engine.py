@@ -41,12 +41,12 @@ class Environment:
     def __init__(
         self, variables: Mapping[str, str], pool: Any = None, dynamic_results: bool = False
     ) -> None:
-        from kubewire.components.apiserver.cel import library
+        from kubewire.components.apiserver.cel import library, values
 
         cel = _cel()
         self._dynamic_results = dynamic_results
         self._environment = cel.NewEnv(
-            library.pool() if pool is None else pool,
+            values.pool() if pool is None else pool,
             config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
             variables={name: _type(text) for name, text in variables.items()},
             extensions=[library.extension()],
@@ -64,7 +64,7 @@ class Environment:
         have = compiled.return_type().name()
         if result and have != result and not (self._dynamic_results and have == "DYN"):
             raise CompileError(wanted)
-        return Program(compiled, have)
+        return Program(compiled, have, "authorizer" in expression)
 
 
 def _type(text: str) -> Any:
@@ -80,14 +80,27 @@ def _type(text: str) -> Any:
 class Program:
     """A compiled expression; evaluate() may be called from any thread."""
 
-    def __init__(self, compiled: Any, result: str) -> None:
+    def __init__(self, compiled: Any, result: str, asks: bool) -> None:
         self._compiled = compiled
         self.result = result
+        #: Whether the expression may use the authorizer.
+        self._asks = asks
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
-        """The value as decoded JSON; raises EvaluationError."""
+        """The value as decoded JSON; raises EvaluationError.
+
+        The variable `authorizer` is an authorization.Asker.
+        """
+        values = dict(variables)
+        asker = values.pop("authorizer", None)
+        if asker is None or not self._asks:
+            return self._evaluated(values)
+        with asker.variables() as asking:
+            return self._evaluated(values | asking)
+
+    def _evaluated(self, values: dict[str, Any]) -> Any:
         try:
-            value = self._compiled.eval(data=dict(variables))
+            value = self._compiled.eval(data=values)
             failed = value.type() == _cel().Type.ERROR
             plain = value.plain_value()
         except (RuntimeError, TypeError) as error:

@@ -1,7 +1,6 @@
 """The functions that Kubernetes adds to CEL (apiserver/pkg/cel/library).
 
-Values of its own types, such as Quantity, are protobuf messages with one text, because only
-messages pass between the C++ engine and Python with their type. Equal values have equal texts.
+The named formats are in formats.py, and the authorizer in authorization.py.
 """
 
 from __future__ import annotations
@@ -16,50 +15,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from kubewire.components.apiserver import patterns
+from kubewire.components.apiserver.cel import authorization, formats
+from kubewire.components.apiserver.cel.values import Function, make
 from kubewire.components.kubeapi.quantity import parse_quantity
-
-_FILE = "kubewire/cel/library.proto"
-#: The messages by package. Each has the one field `text`.
-_MESSAGES = (("kubernetes", "Quantity"), ("kubernetes", "URL"), ("kubernetes", "Semver"))
-_NET = (("net", "IP"), ("net", "CIDR"))
 
 QUANTITY, URL, SEMVER = "kubernetes.Quantity", "kubernetes.URL", "kubernetes.Semver"
 IP, CIDR = "net.IP", "net.CIDR"
-
-
-def declare(pool: Any) -> None:
-    """Adds the messages of this library to a descriptor pool."""
-    from google.protobuf import descriptor_pb2
-
-    for index, messages in enumerate((_MESSAGES, _NET)):
-        proto = descriptor_pb2.FileDescriptorProto(
-            name=f"{index}/{_FILE}", package=messages[0][0], syntax="proto3"
-        )
-        for _, name in messages:
-            message = proto.message_type.add(name=name)
-            message.field.add(name="text", number=1, type=9, label=1)
-        pool.Add(proto)
-
-
-@cache
-def pool() -> Any:
-    """A descriptor pool with the messages of this library alone."""
-    from google.protobuf import descriptor_pool
-
-    made = descriptor_pool.DescriptorPool()
-    declare(made)
-    return made
-
-
-@cache
-def _class(name: str) -> Any:
-    from google.protobuf import message_factory
-
-    return message_factory.GetMessageClass(pool().FindMessageTypeByName(name))
-
-
-def _make(name: str, text: str) -> Any:
-    return _class(name)(text=text)
 
 
 # Quantities
@@ -75,7 +36,7 @@ def _quantity(text: str) -> Any:
 
 
 def _as_quantity(number: Decimal) -> Any:
-    return _make(QUANTITY, format(number.normalize(), "f"))
+    return make(QUANTITY, format(number.normalize(), "f"))
 
 
 def _number(quantity: Any) -> Decimal:
@@ -113,7 +74,7 @@ def _url(text: str) -> Any:
     if not (parts.scheme or text.startswith("/")):
         why = f'parse "{text}": invalid URI for request'
         raise ValueError(f"URL parse error during conversion from string: {why}")
-    return _make(URL, text)
+    return make(URL, text)
 
 
 def _url_query(url: Any) -> dict[str, list[str]]:
@@ -153,7 +114,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _ip(text: str) -> Any:
-    return _make(IP, str(_address(text)))
+    return make(IP, str(_address(text)))
 
 
 def _of(ip: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -194,7 +155,7 @@ def _interface(text: str) -> Interface:
 
 
 def _cidr(text: str) -> Any:
-    return _make(CIDR, str(_interface(text)))
+    return make(CIDR, str(_interface(text)))
 
 
 def _network(cidr: Any) -> Interface:
@@ -229,7 +190,7 @@ def _semver(text: str, normalize: bool = False) -> Any:
         text = ".".join([*numbers, "0", "0"][: max(3, len(numbers))]) + mark + rest
     if not _SEMVER.fullmatch(text):
         raise ValueError("No Major.Minor.Patch elements found")
-    return _make(SEMVER, text)
+    return make(SEMVER, text)
 
 
 def _precedence(version: Any) -> tuple[Any, ...]:
@@ -308,8 +269,7 @@ def _succeeds(function: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-#: name, whether it is a method, types of the arguments, type of the result, function.
-_FUNCTIONS: tuple[tuple[str, bool, tuple[str, ...], str, Callable[..., Any]], ...] = (
+_FUNCTIONS: tuple[Function, ...] = (
     ("quantity", False, ("string",), QUANTITY, _quantity),
     ("isQuantity", False, ("string",), "bool", _is_quantity),
     ("sign", True, (QUANTITY,), "int", _sign),
@@ -359,9 +319,9 @@ _FUNCTIONS: tuple[tuple[str, bool, tuple[str, ...], str, Callable[..., Any]], ..
     ("containsIP", True, (CIDR, "string"), "bool", _contains_ip),
     ("containsCIDR", True, (CIDR, CIDR), "bool", _contains_cidr),
     ("containsCIDR", True, (CIDR, "string"), "bool", _contains_cidr),
-    ("ip", True, (CIDR,), IP, lambda cidr: _make(IP, str(_network(cidr).ip))),
+    ("ip", True, (CIDR,), IP, lambda cidr: make(IP, str(_network(cidr).ip))),
     ("prefixLength", True, (CIDR,), "int", lambda cidr: _network(cidr).network.prefixlen),
-    ("masked", True, (CIDR,), CIDR, lambda cidr: _make(CIDR, str(_network(cidr).network))),
+    ("masked", True, (CIDR,), CIDR, lambda cidr: make(CIDR, str(_network(cidr).network))),
     ("semver", False, ("string",), SEMVER, _semver),
     ("semver", False, ("string", "bool"), SEMVER, _semver),
     ("isSemver", False, ("string",), "bool", lambda text: _succeeds(_semver, text)),
@@ -388,6 +348,8 @@ _FUNCTIONS: tuple[tuple[str, bool, tuple[str, ...], str, Callable[..., Any]], ..
     ("findAll", True, ("string", "string"), "list<string>", _find_all),
     ("jsonpatch.escapeKey", False, ("string",), "string", _escape_key),
     ("findAll", True, ("string", "string", "int"), "list<string>", _find_all),
+    *formats.FUNCTIONS,
+    *authorization.FUNCTIONS,
 )
 
 
@@ -418,7 +380,8 @@ def extension() -> Any:
 
     shared: dict[tuple[str, ...], dict[str, Callable[..., Any]]] = {}
     for name, _, arguments, _, function in _FUNCTIONS:
-        shared.setdefault((name, *map(_kind, arguments)), {})[arguments[0]] = function
+        first = arguments[0] if arguments else ""
+        shared.setdefault((name, *map(_kind, arguments)), {})[first] = function
     overloads: dict[str, list[Any]] = {}
     for name, method, arguments, result, _ in _FUNCTIONS:
         functions = shared.pop((name, *map(_kind, arguments)), None)

@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from kubewire.components.apiserver.cel import library
-
 Schema = Mapping[str, Any]
 
 _PACKAGE = "kubewire.schema"
@@ -72,8 +70,10 @@ class Types:
             timestamp_pb2,
         )
 
+        from kubewire.components.apiserver.cel import values
+
         pool = descriptor_pool.DescriptorPool()
-        library.declare(pool)
+        values.declare(pool)
         for module in (struct_pb2, timestamp_pb2, duration_pb2):
             proto = descriptor_pb2.FileDescriptorProto()
             module.DESCRIPTOR.CopyToProto(proto)

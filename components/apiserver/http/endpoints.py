@@ -522,7 +522,7 @@ def _respond(
         status=code,
         headers={"Content-Type": shape.content_type},
     )
-    for header in warning_headers(warnings):
+    for header in warning_headers(warnings) if warnings else ():
         response.headers.add("Warning", header)
     return response
 

@@ -39,8 +39,9 @@ class RequestInfo:
 
 def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
     """Parses a path, which is percent-encoded and without the query."""
-    parts = [unquote(part) for part in raw_path.strip("/").split("/")]
-    other = RequestInfo(False, method.lower(), raw_path)
+    parts = raw_path.strip("/").split("/")
+    if "%" in raw_path:
+        parts = [unquote(part) for part in parts]
     if parts[0] == "api" and len(parts) > 2:
         group = ""
         version = parts[1]
@@ -50,7 +51,7 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
         version = parts[2]
         rest = parts[3:]
     else:
-        return other
+        return RequestInfo(False, method.lower(), raw_path)
     watching = rest[0] == "watch" and len(rest) > 1
     rest = rest[1:] if watching else rest
     namespace = ""

@@ -384,9 +384,10 @@ class _Completer:
                 obj[key] = {}
         inside = self.inside
         for key, value in obj.items():
-            if value is None or key not in inside:
+            found = inside.get(key)
+            if found is None or value is None:
                 continue
-            kind, completer = inside[key]
+            kind, completer = found
             if kind == "#":
                 completer.into(value)
             else:
@@ -395,34 +396,48 @@ class _Completer:
 
 
 @cache
-def _completers() -> dict[str, _Completer]:
-    """Those of all types; only types in which something can be missing are looked into."""
+def _concerned() -> frozenset[str]:
+    """The types in which something can be missing, directly or further inside."""
+    users: dict[str, list[str]] = {}
     models = all_models()
-    completers = {name: _Completer() for name in models}
-    concerned = {name for name, model in models.items() if model.always}
-    while True:
-        more = {
-            name
-            for name, model in models.items()
-            if name not in concerned
-            and any(_leads_to(kind, concerned) for kind in model.fields.values())
-        }
-        if not more:
-            break
-        concerned |= more
     for name, model in models.items():
-        _compile(completers[name], model, completers, concerned)
-    return completers
+        for kind in model.fields.values():
+            # Most fields are scalars, whose types are one letter.
+            if len(kind) > 1 and (inner := referenced(kind)) is not None:
+                users.setdefault(inner.name, []).append(name)
+    concerned = {name for name, model in models.items() if model.always}
+    waiting = list(concerned)
+    while waiting:
+        more = set(users.get(waiting.pop(), ())) - concerned
+        concerned |= more
+        waiting += more
+    return frozenset(concerned)
 
 
-def _leads_to(kind: str, names: set[str]) -> bool:
-    inner = referenced(kind)
-    return inner is not None and inner.name in names
+#: The completers in use.
+_COMPLETERS: dict[str, _Completer] = {}
 
 
-def _compile(
-    completer: _Completer, model: Model, completers: dict[str, _Completer], concerned: set[str]
-) -> None:
+def _completer(name: str) -> _Completer:
+    if name not in _COMPLETERS:
+        # Other threads must see none that is not finished, so all are entered together.
+        made: dict[str, _Completer] = {}
+        _make(name, made)
+        _COMPLETERS.update(made)
+    return _COMPLETERS[name]
+
+
+def _make(name: str, made: dict[str, _Completer]) -> _Completer:
+    """The completer of a type; those that do not exist yet are added to made."""
+    known = _COMPLETERS.get(name) or made.get(name)
+    if known is None:
+        # Types refer to each other in circles, so it is entered before its fields are.
+        known = made[name] = _Completer()
+        _compile(known, all_models()[name], made)
+    return known
+
+
+def _compile(completer: _Completer, model: Model, made: dict[str, _Completer]) -> None:
     for key in model.always:
         kind = model.fields[key]
         if kind[0] == "#" and key not in model.pointers:
@@ -431,11 +446,6 @@ def _compile(
             value = None if key in model.pointers else _WRITTEN.get(kind)
             completer.values.append((key, value))
     for key, kind in model.fields.items():
-        if _leads_to(kind, concerned):
-            inner = referenced(kind)
-            assert inner is not None
-            completer.inside[key] = (kind[0], completers[inner.name])
-
-
-def _completer(name: str) -> _Completer:
-    return _completers()[name]
+        inner = referenced(kind) if len(kind) > 1 else None
+        if inner is not None and inner.name in _concerned():
+            completer.inside[key] = (kind[0], _make(inner.name, made))

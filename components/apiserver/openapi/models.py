@@ -8,9 +8,11 @@ A field's type is a letter, or a letter and what it contains:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import orjson
@@ -28,7 +30,7 @@ INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 GroupVersionKind = tuple[str, str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Patch:
     """x-kubernetes-patch-strategy and x-kubernetes-patch-merge-key ("" for sets) of a field."""
 
@@ -36,7 +38,7 @@ class Patch:
     merge_key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Model:
     """A definition; name is its full name, and fields maps JSON names to types.
 
@@ -48,9 +50,9 @@ class Model:
     name: str
     fields: dict[str, str]
     required: tuple[str, ...] = ()
-    patch: dict[str, Patch] = field(default_factory=dict)
-    list_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    named: dict[str, str] = field(default_factory=dict)
+    patch: Mapping[str, Patch] = field(default_factory=dict)
+    list_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
     always: tuple[str, ...] = ()
     pointers: frozenset[str] = frozenset()
     kind: GroupVersionKind | None = None
@@ -72,14 +74,23 @@ def all_models() -> dict[str, Model]:
     return {name: _model(name, body) for name, body in raw.items()}
 
 
+#: What most types have of what is rare.
+_NOTHING: Mapping[str, Any] = {}
+
+
 def _model(name: str, body: dict[str, Any]) -> Model:
     return Model(
         name=name,
-        fields=body["fields"],
+        # A type is named by many fields, and kept once.
+        fields={key: intern(kind) for key, kind in body["fields"].items()},
         required=tuple(body.get("required", ())),
-        patch={key: Patch(*pair) for key, pair in body.get("patch", {}).items()},
-        list_keys={key: tuple(keys) for key, keys in body.get("keys", {}).items()},
-        named=body.get("named", {}),
+        patch={key: Patch(*pair) for key, pair in body["patch"].items()}
+        if "patch" in body
+        else _NOTHING,
+        list_keys={key: tuple(keys) for key, keys in body["keys"].items()}
+        if "keys" in body
+        else _NOTHING,
+        named=body.get("named", _NOTHING),
         always=tuple(body.get("always", ())),
         pointers=frozenset(body.get("pointers", ())),
         kind=tuple(body["kind"]) if "kind" in body else None,

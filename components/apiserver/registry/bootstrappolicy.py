@@ -35,7 +35,8 @@ def reconcile(store: Store) -> None:
         stored = store.get(key)
         if stored is None:
             metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
-            store.create(key, obj)
+            # Most are read at no time again, so only their bytes are kept.
+            store.create(key, obj).forget()
         elif (changed := _repaired(stored.copy(), obj)) is not None:
             store.update(key, changed, stored.revision)
 

@@ -1,8 +1,12 @@
 """The work queue: one entry per key, one worker per key at a time, back-off."""
 
 import asyncio
+import logging
+
+import pytest
 
 from kubewire.components.controllers.workqueue import WorkQueue
+from kubewire.components.kubeapi.client import ApiError, ApiUnavailable
 
 
 def test_a_key_added_twice_is_worked_on_once() -> None:
@@ -77,3 +81,42 @@ def test_of_two_timers_for_a_key_the_earlier_one_counts() -> None:
         return loop.time() - began
 
     assert asyncio.run(scenario()) < 5
+
+
+_QUOTA = 'pods "web-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1'
+_ENDING = 'pods "web-1" is forbidden: unable to create new content in namespace shop because it is being terminated'
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "traceback"),
+    [
+        pytest.param(ApiError(403, "Forbidden", _QUOTA), logging.WARNING, False, id="quota-exceeded"),
+        pytest.param(ApiError(403, "Forbidden", _ENDING), logging.WARNING, False, id="namespace-terminating"),
+        pytest.param(ApiError(422, "Invalid", "spec: Required value"), logging.WARNING, False, id="invalid"),
+        pytest.param(ApiError(409, "Conflict", "the object has been modified"), logging.DEBUG, False, id="conflict"),
+        pytest.param(ApiUnavailable("connection refused"), logging.DEBUG, False, id="no-answer"),
+        pytest.param(ValueError("a fault of ours"), logging.WARNING, True, id="a-fault-shows-where-it-is"),
+    ],
+)
+def test_a_refusal_is_logged_in_one_line(
+    error: Exception, level: int, traceback: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        failed = asyncio.Event()
+
+        async def work(_: str) -> None:
+            failed.set()
+            raise error
+
+        queue.add("shop/web")
+        task = asyncio.ensure_future(queue.run(work))
+        await asyncio.wait_for(failed.wait(), 30)
+        await asyncio.sleep(0)
+        task.cancel()
+
+    with caplog.at_level(logging.DEBUG, "kubewire.components.controllers.workqueue"):
+        asyncio.run(scenario())
+    (record,) = (one for one in caplog.records if one.name.endswith("workqueue"))
+    assert (record.getMessage(), record.levelno) == (f"shop/web: {error}", level)
+    assert bool(record.exc_info) is traceback

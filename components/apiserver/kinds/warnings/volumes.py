@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kubewire.components.apiserver.kinds.warnings.amounts import claim_warnings
@@ -55,17 +54,33 @@ def _may_overlap(volume: Volume) -> bool:
     Of sorted paths, those that begin with the same one stand together behind it.
     """
     projected = (volume.get("projected") or {}).get("sources") or ()
-    if not all(projected):
-        return True
-    paths = sorted(path.rstrip("/") for path in _all_paths(volume, projected))
-    return any(one and other.startswith(one) for one, other in pairwise(paths))
+    paths: list[str] = []
+    for source in (volume, *projected):
+        if not source:
+            return True
+        _add_paths(source, paths)
+    if len(paths) < 2:
+        return False
+    paths.sort()
+    # A slash at the end counts for nothing.
+    if any(path.endswith("/") for path in paths):
+        paths = sorted(path.rstrip("/") for path in paths)
+    before = paths[0]
+    for path in paths[1:]:
+        if before and path.startswith(before):
+            return True
+        before = path
+    return False
 
 
-def _all_paths(volume: Volume, projected: Sequence[Volume]) -> Iterator[str]:
+def _add_paths(source: Volume, paths: list[str]) -> None:
+    """Adds the paths of a volume or of a source of a projected one."""
     for field in ("configMap", "secret", "downwardAPI"):
-        yield from _paths(volume.get(field) or {})
-    for source in projected:
-        yield from _projection(source)[1]
+        if listed := source.get(field):
+            paths += _paths(listed)
+    for field in ("serviceAccountToken", "clusterTrustBundle"):
+        if single := source.get(field):
+            paths.append(single.get("path", ""))
 
 
 def _overlap_warnings(volume: Volume) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from kubewire.components.apiserver.kinds import cells
 from kubewire.components.apiserver.kinds.duration import since
@@ -16,7 +15,6 @@ from kubewire.components.apiserver.kinds.strategy import (
     keep_all_but_status,
     keep_status,
 )
-from kubewire.components.kubeapi import cron
 from kubewire.components.kubeapi.resources import CRONJOBS, KubeObject
 
 COLUMNS = (
@@ -76,6 +74,8 @@ def _schedule(schedule: str, zone: str | None) -> list[FieldError]:
         if zone is None:
             text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
         return [invalid("spec.schedule", schedule, text)]
+    from kubewire.components.kubeapi import cron
+
     try:
         cron.parse(schedule)
     except cron.CronError as error:
@@ -93,6 +93,8 @@ def _time_zone(zone: str | None) -> list[FieldError]:
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         )
         return [invalid("spec.timeZone", zone, text)]
+    from zoneinfo import ZoneInfo
+
     try:
         ZoneInfo(zone)
     except (LookupError, ValueError, OSError):

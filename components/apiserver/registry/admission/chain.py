@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 from kubewire.components.apiserver.registry.admission.certificates import (
     CertificateRequester,
@@ -60,6 +61,13 @@ PLUGINS: tuple[type[Plugin], ...] = (
 LAST: tuple[type[Plugin], ...] = (ResourceQuota,)
 
 
+class _Chosen(NamedTuple):
+    """The plugins that have something to do for one kind of request."""
+
+    admitting: tuple[Plugin, ...]
+    validating: tuple[Plugin, ...]
+
+
 class Admission:
     """Admits writes; without an allocator it does not change Services."""
 
@@ -77,10 +85,11 @@ class Admission:
             *(plugin(store) for plugin in LAST),
         )
         self._outside = outside
+        self._with_serial = [item for item in outside if type(item).serial is not Plugin.serial]
         self._waiting: dict[tuple[str, str, str, str, tuple[Operation, ...]], bool] = {}
         self._waiting_at = -1
         self._addresses = None if allocator is None else ServiceAddresses(store, allocator)
-        self._handling: dict[tuple[str, bool, Operation, str], tuple[Plugin, ...]] = {}
+        self._handling: dict[tuple[str, bool, Operation, str], _Chosen] = {}
 
     async def close(self) -> None:
         for plugin in self._outside:
@@ -88,7 +97,7 @@ class Admission:
 
     def admit(self, attributes: Attributes) -> None:
         """Lets every plugin change the object; raises StatusError."""
-        plugins = self._plugins_for(attributes)
+        plugins = self._plugins_for(attributes).admitting
         for plugin in plugins:
             plugin.admit(attributes)
         if attributes.reinvoke:
@@ -98,7 +107,9 @@ class Admission:
 
     def waits(self, served: Served, operations: tuple[Operation, ...], subresource: str) -> bool:
         """Whether such a request may have to wait for another program."""
-        serial = sum(plugin.serial for plugin in self._outside)
+        serial = 0
+        for item in self._with_serial:
+            serial += item.serial
         if serial != self._waiting_at:
             self._waiting.clear()
             self._waiting_at = serial
@@ -114,7 +125,7 @@ class Admission:
 
     def validate(self, attributes: Attributes) -> None:
         """Lets every plugin check the valid object; raises StatusError."""
-        for plugin in self._plugins_for(attributes):
+        for plugin in self._plugins_for(attributes).validating:
             plugin.validate(attributes)
 
     def addresses(self, attributes: Attributes) -> AbstractContextManager[None]:
@@ -127,7 +138,7 @@ class Admission:
             return nullcontext()
         return self._addresses.allocated(new, old, attributes.dry_run)
 
-    def _plugins_for(self, attributes: Attributes) -> tuple[Plugin, ...]:
+    def _plugins_for(self, attributes: Attributes) -> _Chosen:
         served = attributes.served
         key = (served.storage, served.namespaced, attributes.operation, attributes.subresource)
         found = self._handling.get(key)
@@ -137,7 +148,9 @@ class Admission:
             )
         return found
 
-    def _chosen(self, served: Served, operation: Operation, subresource: str) -> tuple[Plugin, ...]:
-        return tuple(
-            plugin for plugin in self._plugins if plugin.handles(served, operation, subresource)
+    def _chosen(self, served: Served, operation: Operation, subresource: str) -> _Chosen:
+        plugins = [item for item in self._plugins if item.handles(served, operation, subresource)]
+        return _Chosen(
+            tuple(item for item in plugins if type(item).admit is not Plugin.admit),
+            tuple(item for item in plugins if type(item).validate is not Plugin.validate),
         )

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from kubewire.components.apiserver.access.attributes import Attributes, Decision
+from kubewire.components.apiserver.cel.authorization import VARIABLES as AUTHORIZER_VARIABLES
+from kubewire.components.apiserver.cel.authorization import Asker
 from kubewire.components.apiserver.cel.engine import CompileError, Environment, EvaluationError
+from kubewire.components.apiserver.users import User
 
 VALUES: dict[str, Any] = {
     'quantity("1k") == quantity("1000")': True,
@@ -49,6 +53,30 @@ VALUES: dict[str, Any] = {
     '"1 2 3".findAll("[0-9]")': ["1", "2", "3"],
     "'%s is %d'.format(['a', 1])": "a is 1",
     "'a,b'.split(',')": ["a", "b"],
+    '!format.dns1123Label().validate("my-label-name").hasValue()': True,
+    '!format.dns1123Subdomain().validate("apiextensions.k8s.io").hasValue()': True,
+    '!format.dns1035Label().validate("my-label-name").hasValue()': True,
+    'format.dns1035Label().validate("1a").hasValue()': True,
+    '!format.qualifiedName().validate("apiextensions.k8s.io/v1beta1").hasValue()': True,
+    '!format.dns1123LabelPrefix().validate("my-label-prefix-").hasValue()': True,
+    'format.dns1123Label().validate("my-label-prefix-").hasValue()': True,
+    '!format.dns1123SubdomainPrefix().validate("mysubdomain.prefix.-").hasValue()': True,
+    '!format.dns1035LabelPrefix().validate("my-label-prefix-").hasValue()': True,
+    '!format.labelValue().validate("").hasValue()': True,
+    '!format.uri().validate("http://example.com").hasValue()': True,
+    'format.uri().validate("example.com").value()': ['parse "example.com": invalid URI for request'],
+    '!format.uuid().validate("123e4567-e89b-12d3-a456-426614174000").hasValue()': True,
+    'format.uuid().validate("x").value()': ["does not match the UUID format"],
+    '!format.byte().validate("aGVsbG8=").hasValue()': True,
+    'format.byte().validate("a").value()': ["invalid base64"],
+    '!format.date().validate("2021-01-01").hasValue()': True,
+    'format.date().validate("2021-13-01").value()': ["invalid date"],
+    '!format.datetime().validate("2021-01-01T00:00:00Z").hasValue()': True,
+    'format.datetime().validate("2021-01-01").value()': ["invalid datetime"],
+    'format.named("dns1123Label").value().validate("A").hasValue()': True,
+    'format.named("nothing").hasValue()': False,
+    'format.named("uuid").value().validate("x").value().join(" ")': "does not match the UUID format",
+    "optional.of(1).hasValue() && optional.of(1).value() == 1 && optional.none().orValue(2) == 2": True,
     "sets.contains([1, 2], [1])": True,
     "[1, 2].all(i, v, i < v)": True,
     "{'a': 1}.exists(k, v, v == 1)": True,
@@ -70,6 +98,7 @@ FAILURES = {
     "9223372036854775807 + 1": "integer overflow",
     "self.startsWith('a')": "no such overload",
     "[].max()": "max called on empty list",
+    'format.uuid().validate("123e4567-e89b-12d3-a456-426614174000").value()': "optional.none() dereference",
     'ip("x")': 'IP Address "x" parse error during conversion from string: ParseAddr("x"): unable to parse IP',
 }  # fmt: skip
 
@@ -92,3 +121,63 @@ def test_the_mistake_in(expression: str) -> None:
     with pytest.raises(CompileError) as error:
         Environment({"self": "dyn"}).compile(expression)
     assert str(error.value) == MISTAKES[expression]
+
+
+GRANTED = {
+    ("jane", "create", "apps", "deployments", "", "a", ""),
+    ("jane", "get", "", "pods", "log", "a", "p"),
+    ("system:serviceaccount:a:robot", "list", "", "secrets", "", "a", ""),
+    ("jane", "update", "", "pods", "status", "b", "q"),
+}
+
+
+def _decide(asked: Attributes) -> Decision:
+    if asked.path:
+        return Decision(asked.path == "/healthz" and asked.verb == "get", "by path")
+    if ("spec.nodeName", "n1") in asked.equals:
+        return Decision(True, "its own pods")
+    shape = (asked.user.name, asked.verb, asked.group, asked.resource, asked.subresource, asked.namespace, asked.name)
+    return Decision(shape in GRANTED, "")
+
+
+ANSWERS: dict[str, Any] = {
+    "authorizer.group('apps').resource('deployments').namespace('a').check('create').allowed()": True,
+    "authorizer.group('apps').resource('deployments').namespace('b').check('create').allowed()": False,
+    "authorizer.group('').resource('pods').subresource('log').namespace('a').name('p').check('get').allowed()": True,
+    "authorizer.serviceAccount('a', 'robot').group('').resource('secrets').namespace('a').check('list').allowed()": True,
+    "authorizer.path('/healthz').check('get').allowed()": True,
+    "authorizer.path('/metrics').check('get').allowed()": False,
+    "authorizer.path('/healthz').check('get').reason()": "by path",
+    "authorizer.path('/healthz').check('get').errored()": False,
+    "authorizer.path('/healthz').check('get').error()": "",
+    "authorizer.group('').resource('pods').fieldSelector('spec.nodeName=n1').check('list').allowed()": True,
+    "authorizer.group('').resource('pods').labelSelector('a=b').check('list').allowed()": False,
+    "authorizer.requestResource.check('update').allowed()": True,
+    "authorizer.requestResource.check('delete').allowed()": False,
+    "authorizer.requestResource.name('r').check('update').allowed()": False,
+}
+
+
+def _asked(expression: str) -> Any:
+    resource = {"group": "", "resource": "pods", "subresource": "status", "namespace": "b", "name": "q"}
+    asker = Asker(_decide, User("jane", ("dev",)), resource)
+    return Environment(dict(AUTHORIZER_VARIABLES)).compile(expression).evaluate({"authorizer": asker})
+
+
+@pytest.mark.parametrize("expression", ANSWERS)
+def test_the_authorizer_answers(expression: str) -> None:
+    assert _asked(expression) == ANSWERS[expression]
+
+
+REFUSED = {
+    "authorizer.path(' ').check('get').allowed()": "path must not be empty",
+    "authorizer.group('').resource('').check('get').allowed()": "resource must not be empty",
+    "authorizer.serviceAccount('a', '@').path('/x').check('get').allowed()": "Invalid service account name",
+    "authorizer.serviceAccount('@', 'a').path('/x').check('get').allowed()": "Invalid service account namespace",
+}
+
+
+@pytest.mark.parametrize("expression", REFUSED)
+def test_the_authorizer_refuses(expression: str) -> None:
+    with pytest.raises(EvaluationError, match=REFUSED[expression]):
+        _asked(expression)
