@@ -250,7 +250,7 @@ def assert_empty(compiler: Compiler) -> None:
     assert not (state.policies or state.sets or state.members or state.endpoints or state.applied)
     for name, index in vars(compiler._selection).items():
         assert not index, name
-    for name in ("_objects", "_subjects", "_translations", "_set_groups", "_set_users"):
+    for name in ("_namespace_labels", "_account_labels", "_subjects", "_translations", "_set_groups", "_set_users"):
         assert not getattr(compiler, name), name
 
 
