@@ -158,7 +158,7 @@ def build(
             store,
             allocator,
             outside=(
-                *_outside(store, catalog, client),
+                *_outside(store, catalog, client, authorizer),
                 RoleEscalation(store, authorizer),
                 CertificateApproval(store, authorizer),
                 CertificateSigning(store, authorizer),
@@ -222,15 +222,18 @@ def build(
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 
 
-def _outside(store: Store, catalog: Catalog, client: WebhookClient) -> tuple[Plugin, ...]:
+def _outside(
+    store: Store, catalog: Catalog, client: WebhookClient, authorizer: modes.Union
+) -> tuple[Plugin, ...]:
     """The plugins of admission that ask other programs, in upstream's order."""
     decode = Decoder(openapi)
+    decide = authorizer.explain
     TypeChecks(store, catalog, partial(_schema_of, store))
     return (
-        MutatingAdmissionPolicy(store, catalog, decode, openapi.list_map_keys),
-        MutatingAdmissionWebhook(store, catalog, client, decode),
-        ValidatingAdmissionPolicy(store, catalog),
-        ValidatingAdmissionWebhook(store, catalog, client),
+        MutatingAdmissionPolicy(store, catalog, decide, decode, openapi.list_map_keys),
+        MutatingAdmissionWebhook(store, catalog, decide, client, decode),
+        ValidatingAdmissionPolicy(store, catalog, decide),
+        ValidatingAdmissionWebhook(store, catalog, decide, client),
     )
 
 
