@@ -110,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_lab_commands(commands)
     _add_inside_commands(commands)
     _add_scenario_commands(commands)
+    _add_policy_commands(commands)
     _add_vm_commands(commands)
     return parser
 
@@ -316,9 +317,19 @@ def _add_scenario_commands(commands: Any) -> None:
     )
 
 
+def _add_policy_commands(commands: Any) -> None:
+    from kubewire.lab.commands import policy_arguments
+
+    text = "network policies: who reaches whom, why, what a change would do, and mistakes"
+    policy = _command(commands, "policy", _help_of, text, epilog=policy_arguments.EPILOG)
+    policy.set_defaults(parser=policy)
+    inner = policy.add_subparsers(title="commands", metavar="COMMAND")
+    policy_arguments.add_arguments(inner, _command, _name)
+
+
 def _add_vm_commands(commands: Any) -> None:
     text = "run kubewire in a virtual machine whose kernel has every module"
-    vm = _command(commands, "vm", _vm_help, text)
+    vm = _command(commands, "vm", _help_of, text)
     vm.set_defaults(parser=vm)
     inner = vm.add_subparsers(title="commands", metavar="COMMAND")
     run = _command(
@@ -389,7 +400,7 @@ exit codes: that of the command; 1 if the machine ended without one
 """
 
 
-def _vm_help(options: argparse.Namespace) -> int:
+def _help_of(options: argparse.Namespace) -> int:
     options.parser.print_help()
     return 2
 

@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from kubewire.components.kernel import command
 
 _SECONDS = 30
+#: IPSET_MAXNAMELEN without the final zero byte.
+_LONGEST_NAME = 31
 
 
 def replacement(name: str, kind: str, members: Iterable[str]) -> list[str]:
     """Lines of `ipset restore -exist`: fill a second set and swap it in. kind: type and options of
     `create`."""
-    new = f"{name}-tmp"
+    # Each second set is gone before the next is made, so a shortened name does not meet another.
+    new = f"{name[: _LONGEST_NAME - 4]}-tmp"
     return [
         f"create {name} {kind}",
         f"create {new} {kind}",

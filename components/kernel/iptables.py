@@ -51,13 +51,20 @@ class Lead:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """All that an agent wants of one IP version."""
+    """All that an agent wants of one IP version.
+
+    owned: (table, beginning of a name): other chains with such a name are the agent's, and are
+    deleted if they are not among chains.
+    """
 
     chains: tuple[Chain, ...] = ()
     leads: tuple[Lead, ...] = ()
+    owned: tuple[tuple[str, str], ...] = ()
 
     def __or__(self, other: Ruleset) -> Ruleset:
-        return Ruleset(self.chains + other.chains, self.leads + other.leads)
+        return Ruleset(
+            self.chains + other.chains, self.leads + other.leads, self.owned + other.owned
+        )
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,27 @@ def transaction(wanted: Ruleset, saved: Mapping[str, Table]) -> str:
     for lead in wanted.leads:
         if lines := _leading(lead, saved.get(lead.table, Table()).of(lead.chain)):
             filled.setdefault(lead.table, []).extend(lines)
+    for table, name in _obsolete(wanted, saved):
+        # Emptied with the others, because it may lead to another one of them.
+        declared.setdefault(table, []).append(f":{name} - [0:0]")
+        filled.setdefault(table, []).append(f"-X {name}")
     tables = {table: [*declared.get(table, ()), *lines] for table, lines in filled.items()}
     return "".join(
         f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n"
         for table, lines in tables.items()
     )
+
+
+def _obsolete(wanted: Ruleset, saved: Mapping[str, Table]) -> list[tuple[str, str]]:
+    """The chains to delete, with their tables. Nothing leads to them but chains of the agent, which
+    the same transaction has written anew."""
+    kept = {(chain.table, chain.name) for chain in wanted.chains}
+    return [
+        (table, name)
+        for table, beginning in wanted.owned
+        for name in sorted(saved.get(table, Table()).chains)
+        if name.startswith(beginning) and (table, name) not in kept
+    ]
 
 
 def _is_like(table: Table, chain: Chain) -> bool:
@@ -153,6 +176,15 @@ async def restore(text: str, version: int = 4) -> None:
     """All of a table or nothing; what text does not name stays. Raises CommandError."""
     argv = [f"{program(version)}-restore", "--wait", _LOCK_SECONDS, "--noflush"]
     await command.run(argv, stdin=text.encode(), timeout=_SECONDS, check=True)
+
+
+async def create(table: str, chain: str, version: int = 4) -> None:
+    """A chain that another program fills, so that a rule can lead to it; one that exists is left
+    alone. Raises CommandError."""
+    argv = [program(version), "--wait", _LOCK_SECONDS, "-t", table, "-N", chain]
+    made = await command.run(argv, timeout=_SECONDS)
+    if made.returncode and b"already exists" not in made.stderr:
+        raise command.CommandError(made)
 
 
 async def ensure(wanted: Ruleset, version: int = 4) -> bool:

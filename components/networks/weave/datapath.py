@@ -94,9 +94,14 @@ class Datapath:
         await self._set_flood(self._fast_paths())
         security = self.security
         rules = dataplane.rules(
-            self._options.default_subnet, security.incoming() if security else None
+            self._options.default_subnet,
+            security.incoming() if security else None,
+            self._options.expect_npc,
         )
         if rules != self._rules:
+            if self._options.expect_npc:
+                for chain in (dataplane.NPC_MAIN, dataplane.NPC_EGRESS):
+                    await iptables.create("filter", chain)
             await iptables.ensure(rules)
             self._rules = rules
         await self._set_sleeve(device)

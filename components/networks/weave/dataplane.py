@@ -42,6 +42,10 @@ PCAP = "vethwe-pcap"
 #: Fits into the smallest likely network (GCE, 1460 bytes) with VXLAN's 50 bytes and ESP's 34.
 DEFAULT_MTU = 1376
 NO_MASQUERADE = "weaver-no-masq-local"
+#: With its quotes escaped, as iptables-save prints them.
+_NOTE = r"NOTE: this must go before \'-j KUBE-FORWARD\'"
+#: Chains of weave-npc, which it fills.
+NPC_MAIN, NPC_EGRESS = "WEAVE-NPC", "WEAVE-NPC-EGRESS"
 FLOOD = "00:00:00:00:00:00"
 
 
@@ -158,13 +162,25 @@ def own_set(ranges: Sequence[Range]) -> str:
     return text(ipset.replacement(NO_MASQUERADE, "hash:net family inet", own_networks(ranges)))
 
 
-def forward_rules() -> list[str]:
+def forward_rules(expect_npc: bool = False) -> list[str]:
     """The rules at the head of filter FORWARD, in this order."""
+    rest = [
+        f"-i {BRIDGE} ! -o {BRIDGE} -j ACCEPT",
+        f"-o {BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
+    if expect_npc:
+        note = f'-m comment --comment "{_NOTE}"'
+        return [
+            f"-i {BRIDGE} {note} -j {NPC_EGRESS}",
+            f"-o {BRIDGE} {note} -j {NPC_MAIN}",
+            f"-o {BRIDGE} -m state --state NEW -j NFLOG --nflog-group 86",
+            f"-o {BRIDGE} -j DROP",
+            *rest,
+        ]
     return [
         f"-i {BRIDGE} -o {BRIDGE} -j ACCEPT",
         f"-o {BRIDGE} -j WEAVE-EXPOSE",
-        f"-i {BRIDGE} ! -o {BRIDGE} -j ACCEPT",
-        f"-o {BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        *rest,
     ]
 
 
@@ -180,15 +196,20 @@ def nat_rules(subnet: IPv4Network) -> tuple[str, ...]:
     )
 
 
-def rules(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> Ruleset:
-    """incoming None means no encryption."""
-    chains = (
-        Chain("filter", "WEAVE-EXPOSE", (f"-d {subnet} -j ACCEPT",)),
-        Chain("nat", "WEAVE", nat_rules(subnet)),
-    )
-    leads = (
-        Lead("nat", "POSTROUTING", ("-j WEAVE",)),
-        Lead("filter", "FORWARD", tuple(forward_rules()), at_head=True),
-    )
-    wanted = Ruleset(chains, leads)
+def rules(
+    subnet: IPv4Network,
+    incoming: Iterable[ipsec.Association] | None,
+    expect_npc: bool = False,
+) -> Ruleset:
+    """incoming None means no encryption. With expect_npc the chains of weave-npc decide what the
+    bridge forwards, and what they do not accept is logged and dropped."""
+    forward = Lead("filter", "FORWARD", tuple(forward_rules(expect_npc)), at_head=True)
+    leads = [Lead("nat", "POSTROUTING", ("-j WEAVE",)), forward]
+    chains: list[Chain] = []
+    if expect_npc:
+        leads.append(Lead("filter", "INPUT", (f"-i {BRIDGE} -j {NPC_EGRESS}",)))
+    else:
+        chains.append(Chain("filter", "WEAVE-EXPOSE", (f"-d {subnet} -j ACCEPT",)))
+    chains.append(Chain("nat", "WEAVE", nat_rules(subnet)))
+    wanted = Ruleset(tuple(chains), tuple(leads))
     return wanted if incoming is None else wanted | ipsec.rules(incoming, PORT)

@@ -55,6 +55,11 @@ def parse(argv: Sequence[str]) -> Options:
         action="store_true",
         help="WEAVE_NO_FASTDP: use datagrams only, no VXLAN",
     )
+    parser.add_argument(
+        "--expect-npc",
+        action="store_true",
+        help="EXPECT_NPC: weave-npc's chains decide what the bridge forwards",
+    )
     parser.add_argument("--conn-limit", type=int, default=200, help="CONN_LIMIT")
     parser.add_argument(
         "--password-secret",
@@ -82,6 +87,7 @@ def parse(argv: Sequence[str]) -> Options:
         status_addr=given.status_addr,
         db_prefix=given.db_prefix,
         mtu=given.mtu,
+        expect_npc=given.expect_npc,
         conn_limit=given.conn_limit,
         fastdp=not given.no_fastdp,
         password_secret=given.password_secret,

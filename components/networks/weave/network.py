@@ -52,6 +52,8 @@ def _weave_net(node: Host, cluster: Cluster, mode: Mode) -> Process:
         f"--ipalloc-range={cluster.cluster_cidr}",
         f"--ipalloc-init=consensus={len(cluster.nodes)}",
     ]
+    if cluster.policy_engine == "weave-npc":
+        arguments.append("--expect-npc")
     if not mode.fastdp:
         arguments.append("--no-fastdp")
     if mode.encrypted:

@@ -27,6 +27,7 @@ class Options:
     mtu: int = dataplane.DEFAULT_MTU
     conn_limit: int = 200
     fastdp: bool = True
+    expect_npc: bool = False
     password_secret: str = ""
     cni_conf_dir: str = install.DEFAULT_CONF_DIR
     cni_bin_dir: str = install.DEFAULT_BIN_DIR

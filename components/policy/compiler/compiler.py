@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +29,7 @@ from kubewire.components.policy.model import (
     Applied,
     Changes,
     Endpoint,
+    EndpointKind,
     ObjectKey,
     Policy,
     State,
@@ -55,7 +57,6 @@ class Compiler:
         self._invalid: dict[ObjectKey, str] = {}
         self._tiers: dict[str, Tier] = {tier.name: tier for tier in BUILT_IN}
         self._objects: dict[ObjectKey, Object] = {}
-        self._pods_in: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         #: Endpoints whose Applied must be computed again before anyone reads it.
         self._stale: set[ObjectKey] = set()
         #: As they were when changes() was called last, of those touched since.
@@ -79,6 +80,10 @@ class Compiler:
             translation = kind.translate(obj)
         except InvalidPolicy as error:
             self._invalid[key] = str(error)
+            translation = _NOTHING
+        except (AttributeError, KeyError, TypeError) as error:
+            # A file that no API server has checked: a list where the kind has a map, and the like.
+            self._invalid[key] = f"does not have the form of its kind: {error!r}"
             translation = _NOTHING
         self._translate(key, translation)
 
@@ -153,18 +158,21 @@ class Compiler:
     def _core_changed(self, key: ObjectKey) -> None:
         obj = self._objects.get(key)
         if key.kind == "Pod":
-            pods = self._pods_in[key.namespace]
-            pods.add(key) if obj is not None else pods.discard(key)
             self._put_pod(key)
         elif key.kind == "Node":
             self._put(key, None if obj is None else node_endpoint(obj))
         elif key.kind == "Namespace":
-            for pod in tuple(self._pods_in[key.name]):
-                self._put_pod(pod)
+            of_namespace = namespace_labels(key.name, obj)
+            for endpoint in self._pods_in(key.name):
+                self._put(endpoint.key, replace(endpoint, namespace_labels=of_namespace))
         else:
-            for pod in tuple(self._pods_in[key.namespace]):
-                if service_account(self._objects[pod]) == key.name:
-                    self._put_pod(pod)
+            for endpoint in self._pods_in(key.namespace):
+                if endpoint.service_account == key.name:
+                    self._put(endpoint.key, replace(endpoint, account_labels=labels_of(obj)))
+
+    def _pods_in(self, namespace: str) -> list[Endpoint]:
+        found = self._selection.in_namespace(namespace)
+        return [endpoint for endpoint in found if endpoint.kind is EndpointKind.POD]
 
     def _put_pod(self, key: ObjectKey) -> None:
         pod = self._objects.get(key)

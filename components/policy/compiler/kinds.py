@@ -18,7 +18,7 @@ from kubewire.components.kubeapi.resources import (
     SERVICEACCOUNTS,
     Resource,
 )
-from kubewire.components.policy.compiler import networkpolicy
+from kubewire.components.policy.compiler import clusterpolicies, networkpolicy
 from kubewire.components.policy.compiler.calico import endpoints as calico_endpoints
 from kubewire.components.policy.compiler.calico import translate as calico
 from kubewire.components.policy.compiler.translation import Translation
@@ -41,10 +41,33 @@ def _calico(plural: str, kind: str, *, namespaced: bool = False) -> Resource[Any
     return Resource("projectcalico.org", "v3", plural, kind, namespaced)
 
 
+def _cluster(version: str, plural: str, kind: str) -> Resource[Any]:
+    return Resource("policy.networking.k8s.io", version, plural, kind, namespaced=False)
+
+
 _ACCOUNTS = ("ServiceAccount",)
+_NODES = ("Node",)
 
 POLICIES: tuple[Kind, ...] = (
     Kind("NetworkPolicy", NETWORKPOLICIES, networkpolicy.translate),
+    Kind(
+        "ClusterNetworkPolicy",
+        _cluster("v1alpha2", "clusternetworkpolicies", "ClusterNetworkPolicy"),
+        clusterpolicies.cluster_network_policy,
+        needs=_NODES,
+    ),
+    Kind(
+        "AdminNetworkPolicy",
+        _cluster("v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy"),
+        clusterpolicies.admin_network_policy,
+        needs=_NODES,
+    ),
+    Kind(
+        "BaselineAdminNetworkPolicy",
+        _cluster("v1alpha1", "baselineadminnetworkpolicies", "BaselineAdminNetworkPolicy"),
+        clusterpolicies.baseline_admin_network_policy,
+        needs=_NODES,
+    ),
     Kind(
         "CalicoNetworkPolicy",
         _calico("networkpolicies", "NetworkPolicy", namespaced=True),

@@ -7,6 +7,7 @@ not yet known. So each member counts the endpoints that it comes from, and leave
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from kubewire.components.policy.model import AddressSet, Endpoint
 
@@ -104,8 +105,9 @@ def members_of(endpoint: Endpoint, made: AddressSet) -> tuple[str, ...]:
     )
 
 
+@lru_cache(maxsize=65536)
 def _prefixed(address: str) -> str:
-    """An address as a CIDR; a network set's are CIDRs already."""
+    """An address as a CIDR; a network set's are CIDRs already. All sets share the text."""
     if "/" in address:
         return address
     return f"{address}/128" if ":" in address else f"{address}/32"

@@ -7,31 +7,25 @@ can name the peer, and a rule has one protocol, as rules of a kernel do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from kubewire.components.policy.compiler.matches import ANYONE, Peer, Ports, match
 from kubewire.components.policy.compiler.translation import (
     InvalidPolicy,
     Sets,
     Translation,
     label_selector,
-    merged,
     network,
     port_range,
 )
 from kubewire.components.policy.model import (
-    ANY,
     Action,
     Definition,
     Direction,
-    Match,
-    NamedPort,
     ObjectKey,
     Origin,
     Policy,
-    PortRange,
     Rule,
-    Side,
 )
 
 TIER = "default"
@@ -41,15 +35,6 @@ ORDER = 1000.0
 
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 _FIELDS = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
-
-
-@dataclass
-class Ports:
-    """The ports of one protocol in a rule. everything: an entry names the protocol alone."""
-
-    everything: bool = False
-    ranges: list[PortRange] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
 
 
 def translate(obj: Mapping[str, Any]) -> Translation:
@@ -98,9 +83,10 @@ def _rules(
         for number, peer in _peers(rule.get(_FIELDS[direction])):
             at = where if number is None else f"{where}.{_FIELDS[direction]}[{number}]"
             origin = Origin(key, direction, index, number)
+            place = _peer(key.namespace, peer, at)
             for protocol, of_protocol in ports.items():
-                match = _match(key.namespace, direction, peer, protocol, of_protocol, sets, at)
-                yield Rule(Action.ALLOW, match, origin)
+                conditions = match(direction, place, protocol, of_protocol, sets)
+                yield Rule(Action.ALLOW, conditions, origin)
 
 
 def _peers(peers: Sequence[Any] | None) -> Iterator[tuple[int | None, Any]]:
@@ -137,77 +123,30 @@ def _add_port(ports: Ports, entry: Mapping[str, Any], where: str) -> None:
         ports.ranges.append(port_range(port, end, f"{where}.port"))
 
 
-def _match(
-    namespace: str,
-    direction: Direction,
-    peer: Any,
-    protocol: str,
-    ports: Ports,
-    sets: Sets,
-    where: str,
-) -> Match:
-    """A name of a port is looked up at the destination: for egress at the pods of the peer, for
-    ingress at the pod that is selected, so there a set of all pods does, because the destination of
-    the packet is the pod itself."""
-    definition, networks = _peer(namespace, peer, where)
-    named_at = definition if direction is Direction.EGRESS and definition else Definition()
-    port_sets: list[str] = []
-    ranges: list[PortRange] = []
-    if not ports.everything:
-        ranges = ports.ranges
-        names = dict.fromkeys(ports.names)
-        port_sets = [sets.add(named_at, NamedPort(protocol, name)) for name in names]
-    # The set of a named port is already limited to the peer's pods.
-    covered = direction is Direction.EGRESS and bool(port_sets) and not ranges
-    peer_sets = (sets.add(definition),) if definition and not covered else ()
-    net, excluded = networks if networks else (None, ())
-    at_destination = direction is Direction.EGRESS
-    place = Side(
-        sets=peer_sets,
-        nets=net,
-        not_nets=excluded,
-        ports=merged(ranges) if at_destination else (),
-        port_sets=tuple(port_sets) if at_destination else (),
-    )
-    if at_destination:
-        return Match(protocol=protocol, source=ANY, destination=place)
-    destination = Side(ports=merged(ranges), port_sets=tuple(port_sets))
-    return Match(protocol=protocol, source=place, destination=destination)
-
-
-def _peer(
-    namespace: str, peer: Any, where: str
-) -> tuple[Definition | None, tuple[tuple[str, ...], tuple[str, ...]] | None]:
-    """A peer as the pods that it selects, or as networks and what is excepted; (None, None) for
-    any peer. A podSelector alone selects in the policy's own namespace; with a namespaceSelector
-    both must match."""
+def _peer(namespace: str, peer: Any, where: str) -> Peer:
+    """A podSelector alone selects in the policy's own namespace; with a namespaceSelector both must
+    match."""
     if peer is None:
-        return None, None
+        return ANYONE
     block, pods, namespaces = (
         peer.get(name) for name in ("ipBlock", "podSelector", "namespaceSelector")
     )
     if block is not None:
         if pods is not None or namespaces is not None:
             raise InvalidPolicy(f"{where}: may not have selectors beside ipBlock")
-        return None, _block(block, f"{where}.ipBlock")
+        return _block(block, f"{where}.ipBlock")
     if pods is None and namespaces is None:
         raise InvalidPolicy(f"{where}: must have podSelector, namespaceSelector or ipBlock")
     selector = label_selector(pods, f"{where}.podSelector")
     if namespaces is None:
-        return Definition(selector=selector, namespace=namespace), None
-    return (
-        Definition(
-            selector=selector,
-            namespaces=label_selector(namespaces, f"{where}.namespaceSelector"),
-        ),
-        None,
-    )
+        return Peer(Definition(selector=selector, namespace=namespace))
+    of_namespace = label_selector(namespaces, f"{where}.namespaceSelector")
+    return Peer(Definition(selector=selector, namespaces=of_namespace))
 
 
-def _block(block: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    cidr = network(block.get("cidr"), f"{where}.cidr")
-    excepted = tuple(
+def _block(block: Mapping[str, Any], where: str) -> Peer:
+    excepted = (
         network(text, f"{where}.except[{index}]")
         for index, text in enumerate(block.get("except") or ())
     )
-    return (cidr,), excepted
+    return Peer(nets=(network(block.get("cidr"), f"{where}.cidr"),), not_nets=tuple(excepted))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -38,6 +39,9 @@ class Group:
     users: int = 0
 
 
+_NO_GROUPS: AbstractSet[Group] = frozenset()
+
+
 class Selection:
     """The groups and the endpoints, each with an index by anchors."""
 
@@ -46,10 +50,15 @@ class Selection:
         self._groups: dict[Definition, Group] = {}
         self._groups_at: defaultdict[Anchor, set[Group]] = defaultdict(set)
         self._endpoints_at: defaultdict[Anchor, set[ObjectKey]] = defaultdict(set)
-        self._groups_of: dict[ObjectKey, frozenset[Group]] = {}
+        self._groups_of: dict[ObjectKey, set[Group]] = {}
 
-    def groups_of(self, key: ObjectKey) -> frozenset[Group]:
-        return self._groups_of.get(key, frozenset())
+    def groups_of(self, key: ObjectKey) -> AbstractSet[Group]:
+        """A later put of the endpoint does not change what was returned before."""
+        return self._groups_of.get(key, _NO_GROUPS)
+
+    def in_namespace(self, namespace: str) -> list[Endpoint]:
+        keys = self._endpoints_at.get(("namespace", namespace), ())
+        return [self.endpoints[key] for key in keys]
 
     def put(self, endpoint: Endpoint) -> None:
         """Adds or replaces an endpoint. The caller compares groups_of before and after."""
@@ -60,14 +69,16 @@ class Selection:
             # for a moment knows which one has it.
             del self.endpoints[key]
         self.endpoints[key] = endpoint
+        if old is not None and _labelled_alike(old, endpoint):
+            return
         anchors = set(_of_endpoint(endpoint))
         known = set(_of_endpoint(old)) if old is not None else set()
         self._move(key, known, anchors)
         before = self.groups_of(key)
-        candidates = set(before)
+        candidates: set[Group] = set()
         for anchor in anchors:
             candidates |= self._groups_at.get(anchor, set())
-        after = frozenset(group for group in candidates if endpoint.is_in(group.definition))
+        after = {group for group in candidates if endpoint.is_in(group.definition)}
         for group in before - after:
             group.endpoints.discard(key)
         for group in after - before:
@@ -77,7 +88,7 @@ class Selection:
     def remove(self, key: ObjectKey) -> None:
         old = self.endpoints.pop(key)
         self._move(key, set(_of_endpoint(old)), set())
-        for group in self._groups_of.pop(key, frozenset()):
+        for group in self._groups_of.pop(key, _NO_GROUPS):
             group.endpoints.discard(key)
 
     def acquire(self, definition: Definition) -> Group:
@@ -100,23 +111,31 @@ class Selection:
         for anchor in group.anchors:
             _discard(self._groups_at, anchor, group)
         for key in group.endpoints:
-            self._groups_of[key] -= {group}
+            self._groups_of[key].discard(group)
 
     def _fill(self, group: Group) -> None:
         candidates: set[ObjectKey] = set()
         for anchor in group.anchors:
             candidates |= self._endpoints_at.get(anchor, set())
-        only = frozenset({group})
         for key in candidates:
             if self.endpoints[key].is_in(group.definition):
                 group.endpoints.add(key)
-                self._groups_of[key] |= only
+                self._groups_of[key].add(group)
 
     def _move(self, key: ObjectKey, old: set[Anchor], new: set[Anchor]) -> None:
         for anchor in old - new:
             _discard(self._endpoints_at, anchor, key)
         for anchor in new - old:
             self._endpoints_at[anchor].add(key)
+
+
+def _labelled_alike(old: Endpoint, new: Endpoint) -> bool:
+    """Whether the endpoints belong to the same groups."""
+    return (
+        old.labels == new.labels
+        and old.namespace_labels == new.namespace_labels
+        and old.account_labels == new.account_labels
+    )
 
 
 def _discard(index: dict[Anchor, set[Item]], anchor: Anchor, item: Item) -> None:

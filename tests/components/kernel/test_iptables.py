@@ -153,3 +153,16 @@ def test_a_set_is_never_empty_in_between() -> None:
     lines = ipset.replacement("pods", "hash:net", ["10.0.0.0/8"])
     assert iproute.text(lines).index("add pods-tmp 10.0.0.0/8") < iproute.text(lines).index("swap pods pods-tmp")
     assert "flush pods" not in lines
+
+
+def test_chains_of_ours_that_are_not_wanted_any_more_are_deleted():
+    saved = parse("*filter\n:OURS-OLD - [0:0]\n:OURS - [0:0]\n:THEIRS - [0:0]\n-A OURS -j OURS-OLD\nCOMMIT\n")
+    wanted = Ruleset((Chain("filter", "OURS", ()),), owned=(("filter", "OURS"),))
+    assert transaction(wanted, saved).splitlines() == [
+        "*filter",
+        ":OURS - [0:0]",
+        ":OURS-OLD - [0:0]",
+        "-X OURS-OLD",
+        "COMMIT",
+    ]
+    assert transaction(wanted, parse("*filter\n:OURS - [0:0]\nCOMMIT\n")) == ""

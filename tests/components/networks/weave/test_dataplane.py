@@ -31,6 +31,10 @@ def test_the_rules_are_those_of_the_golden_file(name, incoming, golden):
     golden(f"weave/{name}.txt", dataplane.own_set([OWN]) + transaction(dataplane.rules(RANGE, incoming), {}))
 
 
+def test_the_rules_beside_weave_npc_are_those_of_the_golden_file(golden):
+    golden("weave/rules-npc.txt", transaction(dataplane.rules(RANGE, None, expect_npc=True), {}))
+
+
 def test_the_devices_are_those_of_the_golden_file(golden):
     device = dataplane.Device("02:11:22:33:44:55", "eth0", "172.18.0.2")
     parts = {

@@ -195,6 +195,32 @@ def test_an_object_that_cannot_be_compiled_is_named_with_the_reason() -> None:
     assert not made.problems
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"ingress": ["all"]}, id="a rule that is a text"),
+        pytest.param({"ingress": [{"from": 7}]}, id="peers that are a number"),
+        pytest.param({"ingress": [{"ports": [80]}]}, id="a port that is a number"),
+    ],
+)
+def test_an_object_that_no_server_has_checked_is_a_problem_and_no_error(spec: dict[str, Any]) -> None:
+    made = two_pods()
+    made.apply(allow_a(**spec))
+    assert made.problems[ALLOW_A].startswith("does not have the form of its kind")
+    assert not made.state.policies
+
+
+def test_a_policy_with_ten_thousand_peers_is_compiled_and_leaves_nothing_behind() -> None:
+    made = two_pods()
+    peers = [{"podSelector": {"matchLabels": {"app": f"a{number}"}}} for number in range(10_000)]
+    made.apply(allow_a(ingress=[{"from": peers}]))
+    assert len(made.state.policies[ALLOW_A].ingress) == len(made.changes().new_sets) == 10_000
+    made.apply(pod("c", addresses=["10.244.1.9"], labels={"app": "a7"}))
+    assert len(made.changes().sets) == 1
+    made.delete(ALLOW_A)
+    assert not made.state.sets
+
+
 def test_objects_of_other_kinds_are_ignored() -> None:
     made = two_pods()
     made.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})

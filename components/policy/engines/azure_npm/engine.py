@@ -1,0 +1,53 @@
+"""The descriptor of Azure NPM: azure-npm on every node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubewire.components.addon import (
+    AddOn,
+    Backend,
+    Choice,
+    Cluster,
+    Host,
+    Installation,
+    Process,
+    Role,
+    account,
+    kubeconfig_path,
+    rule,
+)
+from kubewire.components.policy.engine import PolicyEngine
+
+AGENT = "azure-npm"
+
+
+def _install(cluster: Cluster, _: Choice[Any]) -> Installation:
+    rules = (
+        rule("get list watch", "", "pods nodes namespaces"),
+        rule("get list watch", "networking.k8s.io", "networkpolicies"),
+    )
+    return Installation(
+        processes=tuple(_azure_npm(node) for node in cluster.nodes),
+        objects=account("kube-system", AGENT, rules),
+    )
+
+
+def _azure_npm(node: Host) -> Process:
+    arguments = (f"--kubeconfig={kubeconfig_path(AGENT)}", f"--nodename={node.name}")
+    user = f"system:serviceaccount:kube-system:{AGENT}"
+    return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
+
+
+ENGINE = PolicyEngine(
+    AddOn(
+        name="azure-npm",
+        package=__package__,
+        upstream="azure-npm",
+        summary="iptables chains for each policy, a set for each label",
+        backends=(Backend("iptables", None),),
+        install=_install,
+    ),
+    kinds=("NetworkPolicy",),
+    networks=("azure",),
+)

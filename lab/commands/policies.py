@@ -1,0 +1,310 @@
+"""`kubewire policy ...`: who may talk to whom, which rule decides, what a change would do, and what
+is wrong with policies; of a running lab, or of files alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kubewire.components.policy import files, lint, reach
+from kubewire.components.policy.compiler.compiler import Compiler
+from kubewire.components.policy.compiler.kinds import CORE, POLICIES, key_of
+from kubewire.components.policy.evaluator import Decision, Evaluator, Flow
+from kubewire.components.policy.model import Endpoint, State
+from kubewire.lab.errors import UsageError
+
+#: --fail-on -> the severities that make the exit code 1.
+_FAILING = {
+    "error": ("error",),
+    "warning": ("error", "warning"),
+    "note": ("error", "warning", "note"),
+    "never": (),
+}
+
+
+# --- commands ---
+
+
+def matrix(options: argparse.Namespace) -> int:
+    """`policy matrix`. Raises UsageError, as all of them do."""
+    state = _state(options)
+    pods = _pods(state, options.namespace)
+    found = reach.cells(state, pods, options.port, options.protocol)
+    if options.output == "text":
+        print(reach.table(pods, found, colour=sys.stdout.isatty()), end="")
+    elif options.output == "json":
+        print(json.dumps([_as_dict(cell) for cell in found], indent=2))
+    else:
+        print(_as_csv(found), end="")
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """`policy explain`."""
+    state = _state(options)
+    place, _, port = options.destination.partition(":")
+    number, _, protocol = port.partition("/")
+    if port and not number.isdigit():
+        raise UsageError(
+            f"{options.destination}: {number!r} is not a port; write such as shop/db:5432"
+        )
+    source, destination = _place(state, options.source), _place(state, place)
+    there, here = destination.addresses[0], source.addresses[0]
+    wanted = (int(number) if number else None, protocol.upper() or None)
+    asked = reach.asked_port(destination, *wanted)
+    verdict = Evaluator(state).verdict(Flow(here, there, asked.protocol, asked.number))
+    answer = "allowed" if verdict.allowed else "denied"
+    print(f"{_shown(source)} -> {_shown(destination)} {asked}: {answer}")
+    print(f"  egress of {_name(source)}: {_said(verdict.egress)}")
+    print(f"  ingress of {_name(destination)}: {_said(verdict.ingress)}")
+    return 0
+
+
+def trial(options: argparse.Namespace) -> int:
+    """`policy try`."""
+    new = _read(options.filename)
+    base = _cluster_objects(options.base, options.name)
+    before = _compiled(base)
+    after = _compiled([*base, *_with_pods(new)])
+    _refuse_problems(after, new)
+    cells = [
+        reach.cells(
+            one.state,
+            _pods(one.state, options.namespace, some=False),
+            options.port,
+            options.protocol,
+        )
+        for one in (before, after)
+    ]
+    differences = reach.changed(*cells)
+    for old, cell in differences:
+        then = "new" if old is None else "allowed" if old.verdict.allowed else "denied"
+        now = "allowed" if cell.verdict.allowed else f"denied ({cell.denied_by})"
+        print(f"{cell.source} -> {cell.destination} {cell.port}: {then} -> {now}")
+    print(f"{len(differences)} of {len(cells[1])} connections change")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """`policy lint`: 1 if a finding is as severe as --fail-on."""
+    found = _read(options.filename)
+    findings = lint.lint(found, files.pods(found), _known(options.engine))
+    writer = {"text": _findings_text, "json": _findings_json, "sarif": _findings_sarif}
+    print(writer[options.output](findings), end="")
+    failing = _FAILING[options.fail_on]
+    return int(any(one.check.severity.value in failing for one in findings))
+
+
+def _known(engine: str) -> lint.Cluster:
+    if not engine:
+        return lint.Cluster()
+    from kubewire.components.policy import registry
+
+    try:
+        return lint.Cluster(engine=engine, kinds=registry.engine(engine).kinds)
+    except KeyError:
+        names = ", ".join(one.name for one in registry.ENGINES)
+        raise UsageError(f"--engine: {engine} is not known; known are {names}") from None
+
+
+# --- where the objects are from ---
+
+
+def _state(options: argparse.Namespace) -> State:
+    compiler = _compiled(_cluster_objects(options.filename, options.name))
+    for key, problem in compiler.problems.items():
+        print(f"{key}: {problem}", file=sys.stderr)
+    return compiler.state
+
+
+def _cluster_objects(paths: Sequence[str] | None, name: str) -> list[Mapping[str, Any]]:
+    if paths:
+        return _with_pods(_read(paths))
+    from kubewire.lab.state import running
+
+    state, _ = running(name)
+    return asyncio.run(_of_lab(str(state.kubeconfig)))
+
+
+def _read(paths: Sequence[str]) -> list[files.Found]:
+    try:
+        return files.read(paths, sys.stdin.read() if "-" in paths else "")
+    except files.FileError as error:
+        raise UsageError(str(error)) from error
+
+
+def _with_pods(found: Sequence[files.Found]) -> list[Mapping[str, Any]]:
+    """The pods that files have or describe, and their other objects."""
+    return [*files.pods(found), *(one.obj for one in found if one.obj["kind"] != "Pod")]
+
+
+async def _of_lab(kubeconfig: str) -> list[Mapping[str, Any]]:
+    """What the compiler can read; kinds that the lab does not serve are left out."""
+    from kubewire.components.kubeapi.client import ApiError, Client
+
+    found: list[Mapping[str, Any]] = []
+    resources = [*CORE.values(), *(kind.resource for kind in POLICIES)]
+    async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-policy") as client:
+        for resource in resources:
+            try:
+                items = (await client.list(resource)).items
+            except ApiError as error:
+                if error.status != 404:
+                    raise UsageError(f"the lab's API server: {error}") from error
+                continue
+            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+            found += ({**kind, **item} for item in items)
+    return found
+
+
+def _compiled(objects: Iterable[Mapping[str, Any]]) -> Compiler:
+    compiler = Compiler()
+    for obj in objects:
+        if key_of(obj) is not None:
+            compiler.apply(dict(obj))
+    return compiler
+
+
+def _refuse_problems(compiler: Compiler, new: Sequence[files.Found]) -> None:
+    for one in new:
+        key = key_of(one.obj)
+        if key is not None and (problem := compiler.problems.get(key)):
+            raise UsageError(f"{one.file}: {key}: {problem}")
+
+
+# --- pods ---
+
+
+def _pods(state: State, namespaces: Sequence[str], *, some: bool = True) -> list[Endpoint]:
+    pods = reach.pods_of(state, namespaces)
+    if some and not pods:
+        where = f" in {', '.join(namespaces)}" if namespaces else ""
+        raise UsageError(f"there is no pod with an address{where}")
+    return pods
+
+
+def _place(state: State, text: str) -> Endpoint:
+    """A pod, or something with an address that no policy selects."""
+    text = text.removeprefix("pod:")
+    wanted = text if "/" in text else f"default/{text}"
+    pods = reach.pods_of(state)
+    for pod in pods:
+        if wanted == reach.name_of(pod) or text in pod.addresses:
+            return pod
+    try:
+        return _outside(text)
+    except ValueError:
+        known = ", ".join(reach.name_of(pod) for pod in pods[:8])
+        raise UsageError(f"there is no pod {wanted}; pods are {known or 'none'}") from None
+
+
+def _outside(address: str) -> Endpoint:
+    """Raises ValueError."""
+    import ipaddress
+
+    from kubewire.components.policy.model import EndpointKind, ObjectKey
+
+    written = str(ipaddress.ip_address(address))
+    return Endpoint(ObjectKey("", "", written), EndpointKind.POD, addresses=(written,))
+
+
+def _name(place: Endpoint) -> str:
+    return reach.name_of(place) if place.key.kind else place.key.name
+
+
+def _shown(place: Endpoint) -> str:
+    return f"{_name(place)} ({place.addresses[0]})" if place.key.kind else place.key.name
+
+
+def _said(decision: Decision) -> str:
+    return f"{'allowed' if decision.allowed else 'denied'}: {decision.text}"
+
+
+# --- forms of output ---
+
+
+def _as_dict(cell: reach.Cell) -> dict[str, Any]:
+    return {
+        "source": cell.source,
+        "destination": cell.destination,
+        "port": cell.port.number,
+        "protocol": cell.port.protocol,
+        "allowed": cell.verdict.allowed,
+        "egress": cell.verdict.egress.text,
+        "ingress": cell.verdict.ingress.text,
+    }
+
+
+def _as_csv(found: Sequence[reach.Cell]) -> str:
+    text = io.StringIO()
+    columns = ["source", "destination", "port", "protocol", "allowed", "egress", "ingress"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_as_dict(cell) for cell in found)
+    return text.getvalue()
+
+
+def _findings_text(findings: Sequence[lint.Finding]) -> str:
+    lines = []
+    for one in findings:
+        place = f"{one.policy}{f', {one.where}' if one.where else ''}"
+        lines.append(f"{one.file}: {one.check.severity.value} {one.check.code}: {one.check.title}")
+        lines += [f"    {place}", f"    {one.text}", f"    {one.check.link}"]
+    number = len(findings)
+    return "\n".join([*lines, f"{number} finding{'' if number == 1 else 's'}", ""])
+
+
+def _findings_json(findings: Sequence[lint.Finding]) -> str:
+    return (
+        json.dumps(
+            [
+                {
+                    "code": one.check.code,
+                    "severity": one.check.severity.value,
+                    "title": one.check.title,
+                    "file": one.file,
+                    "policy": str(one.policy),
+                    "field": one.where,
+                    "text": one.text,
+                    "link": one.check.link,
+                }
+                for one in findings
+            ],
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def _findings_sarif(findings: Sequence[lint.Finding]) -> str:
+    """SARIF 2.1.0 (OASIS), which code hosts show beside the lines of a change."""
+    rules = [
+        {
+            "id": check.code,
+            "shortDescription": {"text": check.title},
+            "helpUri": check.link,
+            "defaultConfiguration": {"level": check.severity.value},
+        }
+        for check in lint.CHECKS
+    ]
+    results = [
+        {
+            "ruleId": one.check.code,
+            "level": one.check.severity.value,
+            "message": {"text": f"{one.policy}, {one.where or 'the object'}: {one.text}"},
+            "locations": [
+                {"physicalLocation": {"artifactLocation": {"uri": one.file}}},
+            ],
+        }
+        for one in findings
+    ]
+    driver = {"name": "kubewire policy lint", "rules": rules}
+    run = {"tool": {"driver": driver}, "results": results}
+    schema = "https://json.schemastore.org/sarif-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
