@@ -16,6 +16,8 @@ from typing import Any
 
 from kubewire.components.apiserver import openapi, options
 from kubewire.components.apiserver.access import modes
+from kubewire.components.apiserver.access.attributes import Attributes
+from kubewire.components.apiserver.cel.authorization import Question
 from kubewire.components.apiserver.crd.customresources import STORAGE as CUSTOMRESOURCEDEFINITIONS
 from kubewire.components.apiserver.crd.customresources import Definitions
 from kubewire.components.apiserver.http.aggregation.aggregator import Aggregator
@@ -227,13 +229,31 @@ def _outside(
 ) -> tuple[Plugin, ...]:
     """The plugins of admission that ask other programs, in upstream's order."""
     decode = Decoder(openapi)
-    decide = authorizer.explain
+    decide = partial(_answer, authorizer)
     TypeChecks(store, catalog, partial(_schema_of, store))
     return (
         MutatingAdmissionPolicy(store, catalog, decide, decode, openapi.list_map_keys),
         MutatingAdmissionWebhook(store, catalog, decide, client, decode),
         ValidatingAdmissionPolicy(store, catalog, decide),
         ValidatingAdmissionWebhook(store, catalog, decide, client),
+    )
+
+
+def _answer(authorizer: modes.Union, question: Question) -> tuple[bool, str]:
+    """What the authorizer says to an expression."""
+    return authorizer.explain(
+        Attributes(
+            question.user,
+            question.verb,
+            question.group,
+            "" if question.path else "*",
+            question.resource,
+            question.subresource,
+            question.namespace,
+            question.name,
+            question.path,
+            question.equals,
+        )
     )
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.access.attributes import Attributes, Decision
 from kubewire.components.apiserver.cel.authorization import VARIABLES as AUTHORIZER_VARIABLES
-from kubewire.components.apiserver.cel.authorization import Asker
+from kubewire.components.apiserver.cel.authorization import Asker, Question
 from kubewire.components.apiserver.cel.engine import CompileError, Environment, EvaluationError
 from kubewire.components.apiserver.users import User
 
@@ -153,13 +152,13 @@ GRANTED = {
 }
 
 
-def _decide(asked: Attributes) -> Decision:
+def _decide(asked: Question) -> tuple[bool, str]:
     if asked.path:
-        return Decision(asked.path == "/healthz" and asked.verb == "get", "by path")
+        return asked.path == "/healthz" and asked.verb == "get", "by path"
     if ("spec.nodeName", "n1") in asked.equals:
-        return Decision(True, "its own pods")
+        return True, "its own pods"
     shape = (asked.user.name, asked.verb, asked.group, asked.resource, asked.subresource, asked.namespace, asked.name)
-    return Decision(shape in GRANTED, "")
+    return shape in GRANTED, ""
 
 
 ANSWERS: dict[str, Any] = {
