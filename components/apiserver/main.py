@@ -64,6 +64,8 @@ from kubewire.components.base import tls
 from kubewire.components.base.daemon import termination
 
 log = logging.getLogger(__name__)
+#: Python's own thresholds, which are higher while the server starts (__main__.py).
+_COLLECTIONS = (700, 10, 10)
 #: The claims of a token that name objects, and the resources of these objects.
 _BOUND_OBJECTS = (("serviceaccount", "serviceaccounts"), ("pod", "pods"), ("secret", "secrets"))
 
@@ -103,7 +105,7 @@ async def _run(settings: Options) -> int:
         server.aggregator.start()
         # Everything loaded so far lives until the end, so garbage collection can skip it.
         gc.freeze()
-        gc.enable()
+        gc.set_threshold(*_COLLECTIONS)
         await server.serve(sockets)
         log.info(
             "serving on %s",
