@@ -10,14 +10,17 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.policy import files, lint, reach
+from kubewire.components.policy import files, lint, reach, reachpage
 from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.compiler.kinds import CORE, POLICIES, key_of
 from kubewire.components.policy.evaluator import Decision, Evaluator, Flow
 from kubewire.components.policy.model import Endpoint, State
 from kubewire.lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubewire.scenarios.engine.scene.reaching import Outcome
 
 #: --fail-on -> the severities that make the exit code 1.
 _FAILING = {
@@ -36,13 +39,18 @@ def matrix(options: argparse.Namespace) -> int:
     state = _state(options)
     pods = _pods(state, options.namespace)
     found = reach.cells(state, pods, options.port, options.protocol)
+    measured = _measured(options, found) if options.measure else {}
     if options.output == "text":
         print(reach.table(pods, found, colour=sys.stdout.isatty()), end="")
+        if options.measure:
+            print(_comparison(measured), end="")
     elif options.output == "json":
-        print(json.dumps([_as_dict(cell) for cell in found], indent=2))
+        print(json.dumps([_as_dict(cell, measured) for cell in found], indent=2))
+    elif options.output == "csv":
+        print(_as_csv(found, measured), end="")
     else:
-        print(_as_csv(found), end="")
-    return 0
+        print(reachpage.page(pods, found, measured), end="")
+    return int(any(not one.agrees for one in measured.values()))
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -111,6 +119,52 @@ def _known(engine: str) -> lint.Cluster:
     except KeyError:
         names = ", ".join(one.name for one in registry.ENGINES)
         raise UsageError(f"--engine: {engine} is not known; known are {names}") from None
+
+
+# --- measuring ---
+
+
+def _measured(
+    options: argparse.Namespace, cells: Sequence[reach.Cell]
+) -> dict[reach.Cell, reach.Measured]:
+    """Each cell by a real connection from its source's pod."""
+    if options.filename:
+        raise UsageError("--measure needs a running lab; files have no pods that send")
+    if options.protocol == "SCTP" or any(cell.port.protocol == "SCTP" for cell in cells):
+        raise UsageError("--measure: TCP and UDP can be measured, SCTP cannot")
+    from kubewire.lab.handle import RunningLab
+    from kubewire.lab.state import running
+    from kubewire.scenarios.engine.scene.reaching import Attempt, measure
+
+    state, record = running(options.name)
+    attempts = {
+        cell: Attempt(f"pod:{cell.source}", cell.address, cell.port.number, cell.port.protocol)
+        for cell in cells
+    }
+    lab = RunningLab(state, record)
+    outcomes = measure(lab, list(attempts.values()))
+    # A packet may be lost on a busy machine: what differs is asked once more.
+    again = [one for cell, one in attempts.items() if not _compared(cell, outcomes[one]).agrees]
+    outcomes |= measure(lab, again)
+    return {cell: _compared(cell, outcomes[one]) for cell, one in attempts.items()}
+
+
+def _compared(cell: reach.Cell, outcome: Outcome) -> reach.Measured:
+    """A refusal is an answer of the destination, so the packet got there."""
+    reached = {".": True, "r": True, "X": False}.get(outcome.mark)
+    return reach.Measured(cell, reached, str(outcome))
+
+
+def _comparison(measured: Mapping[reach.Cell, reach.Measured]) -> str:
+    wrong = [one for one in measured.values() if not one.agrees]
+    lines = [
+        f"{one.cell.source} -> {one.cell.destination} {one.cell.port}: predicted "
+        f"{'allowed' if one.cell.verdict.allowed else 'denied'}, measured {one.text}\n"
+        f"    {one.cell.verdict}"
+        for one in wrong
+    ]
+    lines.append(f"{len(measured)} connections measured, {len(wrong)} differ from the prediction")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 # --- where the objects are from ---
@@ -229,8 +283,8 @@ def _said(decision: Decision) -> str:
 # --- forms of output ---
 
 
-def _as_dict(cell: reach.Cell) -> dict[str, Any]:
-    return {
+def _as_dict(cell: reach.Cell, measured: Mapping[reach.Cell, reach.Measured]) -> dict[str, Any]:
+    found = {
         "source": cell.source,
         "destination": cell.destination,
         "port": cell.port.number,
@@ -239,14 +293,16 @@ def _as_dict(cell: reach.Cell) -> dict[str, Any]:
         "egress": cell.verdict.egress.text,
         "ingress": cell.verdict.ingress.text,
     }
+    return found | ({"measured": measured[cell].text} if measured else {})
 
 
-def _as_csv(found: Sequence[reach.Cell]) -> str:
+def _as_csv(found: Sequence[reach.Cell], measured: Mapping[reach.Cell, reach.Measured]) -> str:
     text = io.StringIO()
     columns = ["source", "destination", "port", "protocol", "allowed", "egress", "ingress"]
+    columns += ["measured"] if measured else []
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_as_dict(cell) for cell in found)
+    writer.writerows(_as_dict(cell, measured) for cell in found)
     return text.getvalue()
 
 

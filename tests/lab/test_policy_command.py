@@ -85,6 +85,7 @@ def test_forms_for_programs(cli: Cli) -> None:
         ("policy explain -f shop.yaml shop/web shop/db:pg", "'pg' is not a port; write such as shop/db:5432"),
         ("policy lint -f shop.yaml --engine felix", "--engine: felix is not known; known are"),
         ("policy matrix", "lab 'default' is not running"),
+        ("policy matrix -f shop.yaml --measure", "--measure needs a running lab; files have no pods that send"),
     ],
 )
 def test_errors(cli: Cli, line: str, error: str) -> None:
