@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.policy import files, lint, reach, reachpage
+from kubewire.components.policy import files, reach, reachpage
 from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.compiler.kinds import CORE, POLICIES, key_of
 from kubewire.components.policy.evaluator import Decision, Evaluator, Flow
+from kubewire.components.policy.lint import forms
+from kubewire.components.policy.lint.policies import Cluster, lint
 from kubewire.components.policy.model import Endpoint, State
 from kubewire.lab.errors import UsageError
 
@@ -102,20 +104,19 @@ def trial(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """`policy lint`: 1 if a finding is as severe as --fail-on."""
     found = _read(options.filename)
-    findings = lint.lint(found, files.pods(found), _known(options.engine))
-    writer = {"text": _findings_text, "json": _findings_json, "sarif": _findings_sarif}
-    print(writer[options.output](findings), end="")
+    findings = lint(found, files.pods(found), _known(options.engine))
+    print(forms.WRITERS[options.output](found, findings), end="")
     failing = _FAILING[options.fail_on]
     return int(any(one.check.severity.value in failing for one in findings))
 
 
-def _known(engine: str) -> lint.Cluster:
+def _known(engine: str) -> Cluster:
     if not engine:
-        return lint.Cluster()
+        return Cluster()
     from kubewire.components.policy import registry
 
     try:
-        return lint.Cluster(engine=engine, kinds=registry.engine(engine).kinds)
+        return Cluster(engine=engine, kinds=registry.engine(engine).kinds)
     except KeyError:
         names = ", ".join(one.name for one in registry.ENGINES)
         raise UsageError(f"--engine: {engine} is not known; known are {names}") from None
@@ -304,63 +305,3 @@ def _as_csv(found: Sequence[reach.Cell], measured: Mapping[reach.Cell, reach.Mea
     writer.writeheader()
     writer.writerows(_as_dict(cell, measured) for cell in found)
     return text.getvalue()
-
-
-def _findings_text(findings: Sequence[lint.Finding]) -> str:
-    lines = []
-    for one in findings:
-        place = f"{one.policy}{f', {one.where}' if one.where else ''}"
-        lines.append(f"{one.file}: {one.check.severity.value} {one.check.code}: {one.check.title}")
-        lines += [f"    {place}", f"    {one.text}", f"    {one.check.link}"]
-    number = len(findings)
-    return "\n".join([*lines, f"{number} finding{'' if number == 1 else 's'}", ""])
-
-
-def _findings_json(findings: Sequence[lint.Finding]) -> str:
-    return (
-        json.dumps(
-            [
-                {
-                    "code": one.check.code,
-                    "severity": one.check.severity.value,
-                    "title": one.check.title,
-                    "file": one.file,
-                    "policy": str(one.policy),
-                    "field": one.where,
-                    "text": one.text,
-                    "link": one.check.link,
-                }
-                for one in findings
-            ],
-            indent=2,
-        )
-        + "\n"
-    )
-
-
-def _findings_sarif(findings: Sequence[lint.Finding]) -> str:
-    """SARIF 2.1.0 (OASIS), which code hosts show beside the lines of a change."""
-    rules = [
-        {
-            "id": check.code,
-            "shortDescription": {"text": check.title},
-            "helpUri": check.link,
-            "defaultConfiguration": {"level": check.severity.value},
-        }
-        for check in lint.CHECKS
-    ]
-    results = [
-        {
-            "ruleId": one.check.code,
-            "level": one.check.severity.value,
-            "message": {"text": f"{one.policy}, {one.where or 'the object'}: {one.text}"},
-            "locations": [
-                {"physicalLocation": {"artifactLocation": {"uri": one.file}}},
-            ],
-        }
-        for one in findings
-    ]
-    driver = {"name": "kubewire policy lint", "rules": rules}
-    run = {"tool": {"driver": driver}, "results": results}
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"

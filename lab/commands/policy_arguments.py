@@ -54,7 +54,7 @@ def add_arguments(commands: Any, command: Any, name: Any) -> None:
     _asked(trial)
     check = command(commands, "lint", _lint, "find mistakes in policies, in files alone")
     check.add_argument("-f", "--filename", action="append", required=True, metavar="FILE")
-    check.add_argument("-o", "--output", choices=("text", "json", "sarif"), default="text")
+    check.add_argument("-o", "--output", choices=("text", "json", "junit", "sarif"), default="text")
     check.add_argument(
         "--engine", default="", help="what enforces policies in the cluster, as policy.engine"
     )

@@ -19,12 +19,27 @@ kind: NetworkPolicy
 metadata: {name: deny, namespace: shop}
 spec: {}
 """
+#: A pod of the page's file, and a policy that does not select it.
+TYPO = """\
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {containers: [{name: c, image: postgres, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: db
+  namespace: shop
+spec:
+  podSelector: {matchLabels: {app: bd}}
+"""
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     (tmp_path / "shop.yaml").write_text(SHOP)
     (tmp_path / "deny.yaml").write_text(DENY)
+    (tmp_path / "typo.yaml").write_text(TYPO)
     return Cli(tmp_path / "cli")
 
 
@@ -47,7 +62,7 @@ def test_the_examples_of_the_page(cli: Cli, line: str, output: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_what_a_change_would_do(cli: Cli) -> None:
