@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubewire.components.policy import files, reach, reachpage
@@ -18,10 +19,12 @@ from kubewire.components.policy.compiler.kinds import CORE, POLICIES, key_of
 from kubewire.components.policy.evaluator import Decision, Evaluator, Flow
 from kubewire.components.policy.lint import forms
 from kubewire.components.policy.lint.policies import Cluster, lint
-from kubewire.components.policy.model import Endpoint, State
+from kubewire.components.policy.model import Direction, Endpoint, State
 from kubewire.lab.errors import UsageError
 
 if TYPE_CHECKING:
+    from kubewire.components.policy.carrier import Carriers
+    from kubewire.lab.handle import RunningLab
     from kubewire.scenarios.engine.scene.reaching import Outcome
 
 #: --fail-on -> the severities that make the exit code 1.
@@ -71,9 +74,52 @@ def explain(options: argparse.Namespace) -> int:
     verdict = Evaluator(state).verdict(Flow(here, there, asked.protocol, asked.number))
     answer = "allowed" if verdict.allowed else "denied"
     print(f"{_shown(source)} -> {_shown(destination)} {asked}: {answer}")
-    print(f"  egress of {_name(source)}: {_said(verdict.egress)}")
-    print(f"  ingress of {_name(destination)}: {_said(verdict.ingress)}")
+    kernel = _Kernel.of_lab(options.name) if not options.filename else None
+    for direction, place, decision in (
+        (Direction.EGRESS, source, verdict.egress),
+        (Direction.INGRESS, destination, verdict.ingress),
+    ):
+        print(f"  {direction.value} of {_name(place)}: {_said(decision)}")
+        if kernel is not None and place.key.kind:
+            for line in kernel.carrying(state, place, direction, decision):
+                print(f"    {line}")
     return 0
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """What the nodes of a running lab have of a decision."""
+
+    lab: RunningLab
+    engine: str
+    carriers: Carriers | None
+
+    @classmethod
+    def of_lab(cls, name: str) -> _Kernel:
+        from kubewire.components.policy import registry
+        from kubewire.lab.handle import RunningLab
+        from kubewire.lab.state import running
+
+        lab = RunningLab(*running(name))
+        engine = lab.spec.policy_engine.name
+        return cls(lab, engine, registry.carriers_of(engine))
+
+    def carrying(
+        self, state: State, pod: Endpoint, direction: Direction, decision: Decision
+    ) -> Iterator[str]:
+        """The rules and set elements, with their counters."""
+        if self.carriers is None:
+            if self.engine == "none":
+                yield "the lab's policy engine is none: nothing enforces this"
+            return
+        for carrier in self.carriers(state, pod, direction, decision):
+            done = self.lab.exec(pod.node, carrier.command)
+            lines = carrier.lines(done.text)
+            shown = " ".join(carrier.command)
+            if not lines:
+                yield f"{pod.node} lacks the {carrier.meaning} for it ({shown})"
+            for line in lines:
+                yield f"{carrier.meaning} on {pod.node}: {line}"
 
 
 def trial(options: argparse.Namespace) -> int:

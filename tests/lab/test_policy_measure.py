@@ -46,7 +46,11 @@ def _ready(found: dict[str, object]) -> bool:
 
 
 def matrix(lab: RunningLab, *arguments: str) -> tuple[int, str]:
-    line = [sys.executable, "-m", "kubewire.lab", "policy", "matrix", "--name", lab.name, "-n", SPACE, *arguments]
+    return policy(lab, "matrix", "-n", SPACE, *arguments)
+
+
+def policy(lab: RunningLab, command: str, *arguments: str) -> tuple[int, str]:
+    line = [sys.executable, "-m", "kubewire.lab", "policy", command, "--name", lab.name, *arguments]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert not done.stderr
     return done.returncode, done.stdout
@@ -85,3 +89,7 @@ def test_prediction_and_packets_are_compared(running_lab: RunningLab, cluster: C
         (False, "connected"),
     ]
     assert Cells(matrix(running_lab, "--measure", "-o", "html")[1]).classes == ["allowed", "denied differs"]
+    assert policy(running_lab, "explain", f"{SPACE}/web", f"{SPACE}/db")[1].splitlines()[-2:] == [
+        f"  ingress of {SPACE}/db: denied: isolated by NetworkPolicy measured/db, no rule allows",
+        "    the lab's policy engine is none: nothing enforces this",
+    ]
