@@ -24,6 +24,7 @@ from kubewire.components.policy.model import (
     Match,
     ObjectKey,
     Origin,
+    PortRange,
     Rule,
     Side,
     State,
@@ -89,11 +90,13 @@ class Evaluator:
     def __init__(self, state: State, nodes: Mapping[str, Iterable[str]] | None = None) -> None:
         self._given_nodes = nodes
         self._networks: dict[str, tuple[frozenset[str], tuple[Network, ...]]] = {}
+        self._rules: dict[tuple[tuple[ObjectKey, ...], Direction, str], tuple[Rule, ...]] = {}
         self.update(state)
 
     def update(self, state: State, changes: Changes | None = None) -> None:
         """Takes a newer state. changes: what differs from the one before, if that is known."""
         self._state = state
+        self._rules = {}
         if changes is not None and not (changes.endpoints or changes.tiers):
             return
         self._tiers = {tier.name: tier for tier in state.tiers}
@@ -160,55 +163,89 @@ class Evaluator:
         return Decision(True, passed, "", _undecided(acting, direction, passed))
 
     def _first_match(
-        self, keys: Iterable[ObjectKey], direction: Direction, flow: Flow
+        self, keys: tuple[ObjectKey, ...], direction: Direction, flow: Flow
     ) -> Rule | None:
-        """The first rule that decides; one that only logs does not."""
-        for key in keys:
-            for rule in self._state.policies[key].rules(direction):
-                if rule.action is not Action.LOG and self.matches(rule.match, flow):
-                    return rule
+        """The first rule that decides."""
+        for rule in self._rules_for(keys, direction, flow.protocol):
+            if self.matches(rule.match, flow):
+                return rule
         return None
+
+    def _rules_for(
+        self, keys: tuple[ObjectKey, ...], direction: Direction, protocol: str
+    ) -> tuple[Rule, ...]:
+        """The rules of these policies that are about the protocol; one that only logs does not
+        decide."""
+        found = self._rules.get((keys, direction, protocol))
+        if found is None:
+            rules = (rule for key in keys for rule in self._state.policies[key].rules(direction))
+            found = self._rules[keys, direction, protocol] = tuple(
+                rule
+                for rule in rules
+                if rule.action is not Action.LOG
+                and (not rule.match.protocol or _protocol(rule.match.protocol) == protocol)
+            )
+        return found
 
     # Rules
 
     def matches(self, match: Match, flow: Flow) -> bool:
         """Whether all conditions of a rule hold. The flow's addresses are canonical."""
-        version = 6 if ":" in flow.destination else 4
-        return (
-            (not match.protocol or _protocol(match.protocol) == flow.protocol)
-            and (not match.not_protocol or _protocol(match.not_protocol) != flow.protocol)
-            and match.version in {0, version}
-            and (match.icmp is None or _icmp(match.icmp, flow.icmp))
-            and (match.not_icmp is None or not _icmp(match.not_icmp, flow.icmp))
-            and self._side(match.source, flow.source, flow.source_port, flow)
-            and self._side(match.destination, flow.destination, flow.destination_port, flow)
-        )
+        if match.protocol and _protocol(match.protocol) != flow.protocol:
+            return False
+        if match.not_protocol and _protocol(match.not_protocol) == flow.protocol:
+            return False
+        if match.version and match.version != (6 if ":" in flow.destination else 4):
+            return False
+        if match.icmp is not None and not _icmp(match.icmp, flow.icmp):
+            return False
+        if match.not_icmp is not None and _icmp(match.not_icmp, flow.icmp):
+            return False
+        return self._side(
+            match.destination, flow.destination, flow.destination_port, flow
+        ) and self._side(match.source, flow.source, flow.source_port, flow)
 
     def _side(self, side: Side, address: str, port: int, flow: Flow) -> bool:
-        if side == ANY:
+        """An ANY by identity is the frequent case, and comparing it would be most of the work."""
+        if side is ANY:
             return True
         if side.domains:
             return any(_is_name(pattern, flow.name) for pattern in side.domains)
-        return (
-            all(self._in_set(set_id, address) for set_id in side.sets)
-            and not any(self._in_set(set_id, address) for set_id in side.not_sets)
-            and (side.nets is None or _in_any(address, side.nets))
-            and not _in_any(address, side.not_nets)
-            and self._ports(side, address, port, flow.protocol)
-        )
+        return self._ports(side, address, port, flow.protocol) and self._address(side, address)
+
+    def _address(self, side: Side, address: str) -> bool:
+        for set_id in side.sets:
+            if not self._in_set(set_id, address):
+                return False
+        for set_id in side.not_sets:
+            if self._in_set(set_id, address):
+                return False
+        if side.nets is not None and not _in_any(address, side.nets):
+            return False
+        return not _in_any(address, side.not_nets)
 
     def _ports(self, side: Side, address: str, port: int, protocol: str) -> bool:
+        if (side.ports or side.port_sets) and not self._is_port(
+            side.ports, side.port_sets, address, port, protocol
+        ):
+            return False
+        return not self._is_port(side.not_ports, side.not_port_sets, address, port, protocol)
+
+    def _is_port(
+        self,
+        ranges: tuple[PortRange, ...],
+        sets: tuple[str, ...],
+        address: str,
+        port: int,
+        protocol: str,
+    ) -> bool:
+        for one in ranges:
+            if one.first <= port <= one.last:
+                return True
+        if not sets:
+            return False
         member = f"{address},{protocol.lower()}:{port}"
-        members = self._state.members
-        wanted = (
-            not (side.ports or side.port_sets)
-            or any(one.first <= port <= one.last for one in side.ports)
-            or any(member in members[set_id] for set_id in side.port_sets)
-        )
-        return wanted and not (
-            any(one.first <= port <= one.last for one in side.not_ports)
-            or any(member in members[set_id] for set_id in side.not_port_sets)
-        )
+        return any(member in self._state.members[set_id] for set_id in sets)
 
     def _in_set(self, set_id: str, address: str) -> bool:
         members = self._state.members[set_id]
@@ -266,8 +303,8 @@ def _is_name(pattern: str, name: str) -> bool:
     return bool(name) and name == pattern
 
 
-def _in_any(address: str, networks: Iterable[str]) -> bool:
-    return any(_parsed(address) in _network(network) for network in networks)
+def _in_any(address: str, networks: tuple[str, ...]) -> bool:
+    return bool(networks) and any(_parsed(address) in _network(one) for one in networks)
 
 
 @lru_cache(maxsize=16384)

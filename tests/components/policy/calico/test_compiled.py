@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kubewire.components.policy.compiler.compiler import Compiler
-from kubewire.components.policy.model import ObjectKey
+from kubewire.components.policy.model import Applied, ObjectKey
 
 CALICO = "projectcalico.org/v3"
 WEB = ObjectKey("Pod", "shop", "web")
@@ -59,6 +61,16 @@ def test_a_service_account_by_name_and_the_namespace_as_a_label() -> None:
         calico("GlobalNetworkPolicy", "b", selector="projectcalico.org/namespace == 'office'"),
     ).state
     assert [[key.name for key in keys] for _, keys in state.applied[WEB].ingress] == [["a"]]
+
+
+@pytest.mark.parametrize("field", ["doNotTrack", "preDNAT"])
+def test_a_policy_for_hosts_alone_does_not_isolate_pods(field: str) -> None:
+    state = compiled(
+        calico("HostEndpoint", "h", node="n1", interfaceName="eth0"),
+        calico("GlobalNetworkPolicy", "p", types=["Ingress"], applyOnForward=True, **{field: True}),
+    ).state
+    assert state.applied[WEB] == Applied()
+    assert state.applied[ObjectKey("HostEndpoint", "", "h")].ingress
 
 
 def test_network_sets_are_members_of_selectors() -> None:

@@ -71,7 +71,7 @@ def account(name: str, where: str, labels: dict[str, str]) -> Object:
 
 def calico(kind: str, name: str, where: str, **spec: Any) -> Object:
     metadata = {"name": name, **({"namespace": where} if where else {})}
-    if kind == "GlobalNetworkSet":
+    if kind.endswith("NetworkSet"):
         metadata["labels"] = spec.pop("labels")
     return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
 
@@ -87,7 +87,10 @@ CALICO = st.one_of(
             order=order,
             selector=selector,
             types=["Ingress"],
-            ingress=[{"action": "Deny", "source": {"selector": peer, "serviceAccounts": {"selector": accounts}}}],
+            ingress=[
+                {"action": "Deny", "source": {"selector": peer, "serviceAccounts": {"selector": accounts}}},
+                {"action": "Allow", "source": {"selector": peer, "namespaceSelector": accounts}},
+            ],
         ),
         NAMES,
         TEXTS,
@@ -97,8 +100,11 @@ CALICO = st.one_of(
         st.integers(1, 3),
     ),
     st.builds(
-        lambda name, labels, nets: calico("GlobalNetworkSet", name, "", labels=labels, nets=nets),
+        lambda name, where, labels, nets: calico(
+            "NetworkSet" if where else "GlobalNetworkSet", name, where, labels=labels, nets=nets
+        ),
         NAMES,
+        st.sampled_from(["", "x", "y"]),
         LABELS,
         st.lists(st.sampled_from(["10.0.0.1/32", "10.0.0.0/8"]), max_size=2),
     ),
@@ -244,7 +250,7 @@ def assert_empty(compiler: Compiler) -> None:
     assert not (state.policies or state.sets or state.members or state.endpoints or state.applied)
     for name, index in vars(compiler._selection).items():
         assert not index, name
-    for name in ("_objects", "_subjects", "_translations", "_set_groups", "_set_users"):
+    for name in ("_namespace_labels", "_account_labels", "_subjects", "_translations", "_set_groups", "_set_users"):
         assert not getattr(compiler, name), name
 
 
