@@ -64,8 +64,8 @@ def is_port(entry: Object, number: int, protocol: str, at: Object | None) -> boo
         return any((one["name"], one["protocol"], one["containerPort"]) == (wanted, protocol, number) for one in ports)
     if wanted is None:
         return True
-    last: int = entry.get("endPort", wanted)
-    return bool(wanted <= number <= last)
+    first, last = int(wanted), int(entry.get("endPort") or wanted)
+    return first <= number <= last
 
 
 def allows(
