@@ -11,11 +11,19 @@ from typing import Any
 from kubewire.components.addon import Setting
 from kubewire.components.policy.engine import PolicyEngine
 from kubewire.components.policy.engines.azure_npm import engine as azure_npm
+from kubewire.components.policy.engines.kube_network_policies import (
+    engine as kube_network_policies,
+)
 from kubewire.components.policy.engines.none import engine as none
 from kubewire.components.policy.engines.weave_npc import engine as weave_npc
 
 #: In the order of the documentation.
-ENGINES: tuple[PolicyEngine[Any], ...] = (weave_npc.ENGINE, azure_npm.ENGINE, none.ENGINE)
+ENGINES: tuple[PolicyEngine[Any], ...] = (
+    weave_npc.ENGINE,
+    azure_npm.ENGINE,
+    kube_network_policies.ENGINE,
+    none.ENGINE,
+)
 
 
 def engine(name: str) -> PolicyEngine[Any]:

@@ -70,11 +70,9 @@ def test_a_service_account_by_name_and_the_namespace_as_a_label() -> None:
 
 @pytest.mark.parametrize("field", ["doNotTrack", "preDNAT"])
 def test_a_policy_for_hosts_alone_does_not_isolate_pods(field: str) -> None:
-    spec: dict[str, Any] = {"types": ["Ingress"], "applyOnForward": True, field: True}
-    state = compiled(
-        calico("HostEndpoint", "h", node="n1", interfaceName="eth0"),
-        calico("GlobalNetworkPolicy", "p", **spec),
-    ).state
+    special = calico("GlobalNetworkPolicy", "p", types=["Ingress"], applyOnForward=True)
+    special["spec"][field] = True
+    state = compiled(calico("HostEndpoint", "h", node="n1", interfaceName="eth0"), special).state
     assert state.applied[WEB] == Applied()
     assert state.applied[ObjectKey("HostEndpoint", "", "h")].ingress
 
