@@ -3,11 +3,14 @@ its readers leads to this state."""
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.compiler.kinds import key_of
+from kubewire.components.policy.evaluator import Evaluator, Flow
 from kubewire.components.policy.model import Applied, Changes, ObjectKey, Policy, State
 from tests.components.policy.objects import Object, network_policy, pod
 from tests.components.policy.strategies import OBJECTS
@@ -36,8 +39,10 @@ class Reader:
         self.policies: dict[ObjectKey, Policy] = {}
         self.applied: dict[ObjectKey, tuple[tuple[str, ...], Applied]] = {}
         self.members: dict[str, frozenset[str]] = {}
+        self.evaluator = Evaluator(Compiler().state)
 
     def told(self, state: State, changes: Changes) -> None:
+        self.evaluator.update(state, changes)
         for key in changes.policies:
             self.policies.pop(key, None)
             if key in state.policies:
@@ -65,6 +70,10 @@ def check(compiler: Compiler, objects: dict[ObjectKey, Object], reader: Reader) 
     assert dict(state.members) == dict(expected.members)
     assert dict(state.endpoints) == dict(expected.endpoints)
     assert dict(state.applied) == dict(expected.applied)
+    again = Evaluator(state)
+    for source, destination in itertools.permutations(("10.0.0.1", "10.0.0.2", "192.0.2.1"), 2):
+        flow = Flow(source, destination, "TCP", 80)
+        assert reader.evaluator.verdict(flow) == again.verdict(flow)
     assert reader.policies == dict(state.policies)
     assert reader.members == dict(state.members)
     assert reader.applied == {key: (state.endpoints[key].addresses, one) for key, one in state.applied.items()}
