@@ -25,6 +25,10 @@ _PLACES = 32
 _PATIENCE = 30.0
 #: What agnhost's netexec answers by UDP with its host name.
 _DATAGRAM = "hostname"
+#: A DNS query (RFC 1035, 4.1), which any server answers in some way: ID, recursion desired, one
+#: question of type A and class IN.
+_DNS_PORT = 53
+_QUERY = "kw\x01\0\0\x01\0\0\0\0\0\0\x0akubernetes\x07default\x03svc\0\0\x01\0\x01"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Attempt:
             "port": self.port,
             "timeout": timeout,
         }
-        return found | ({"send": _DATAGRAM} if self.protocol == "UDP" else {})
+        if self.protocol != "UDP":
+            return found
+        return found | {"send": _QUERY if self.port == _DNS_PORT else _DATAGRAM}
 
 
 @dataclass(frozen=True)

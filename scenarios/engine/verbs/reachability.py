@@ -94,8 +94,8 @@ class Reachability(Look):
     `pod:db:5432`, `service:db:80`, `pods:app=web:80/UDP`. Each further line has a source, written as
     in `from`, and a mark for each target: `.` it is reached, `X` there is no answer, `r` the
     connection is refused, `-` it is not asked. What a pod sends to itself is left out. By UDP a
-    target must answer the datagram "hostname", as agnhost does. Where a cell differs, the result
-    says what the network policies of the cluster mean for it.
+    target must answer the datagram "hostname", as agnhost does, or on port 53 a DNS query. Where a
+    cell differs, the result says what the network policies of the cluster mean for it.
     """
 
     SHORT_FORM: ClassVar = "matrix"
