@@ -88,32 +88,53 @@ class Evaluator:
     after each change call update."""
 
     def __init__(self, state: State, nodes: Mapping[str, Iterable[str]] | None = None) -> None:
-        self._given_nodes = nodes
+        given = (nodes or {}).items()
+        self._nodes = {name: frozenset(map(_address, of)) for name, of in given}
+        self._asks_nodes = nodes is None
         self._networks: dict[str, tuple[frozenset[str], tuple[Network, ...]]] = {}
-        self._rules: dict[tuple[tuple[ObjectKey, ...], Direction, str], tuple[Rule, ...]] = {}
         self.update(state)
 
     def update(self, state: State, changes: Changes | None = None) -> None:
         """Takes a newer state. changes: what differs from the one before, if that is known."""
         self._state = state
-        self._rules = {}
-        if changes is not None and not (changes.endpoints or changes.tiers):
-            return
         self._tiers = {tier.name: tier for tier in state.tiers}
-        self._pods: dict[str, Endpoint] = {}
-        nodes = {
-            name: frozenset(map(_address, of)) for name, of in (self._given_nodes or {}).items()
-        }
-        for endpoint in state.endpoints.values():
-            if endpoint.kind is EndpointKind.POD:
-                self._pods.update(dict.fromkeys(endpoint.addresses, endpoint))
-            elif endpoint.kind is EndpointKind.NODE and self._given_nodes is None:
-                nodes[endpoint.node] = frozenset(endpoint.addresses)
-        self._nodes = nodes
+        self._rules: dict[tuple[tuple[ObjectKey, ...], Direction, str], tuple[Rule, ...]] = {}
+        if changes is None:
+            self._known: dict[ObjectKey, Endpoint] = {}
+            self._shown: dict[str, dict[ObjectKey, Endpoint]] = {}
+        for key in state.endpoints if changes is None else changes.endpoints:
+            self._replace(key, state.endpoints.get(key))
+
+    def _replace(self, key: ObjectKey, new: Endpoint | None) -> None:
+        old = self._known.pop(key, None)
+        if old is not None:
+            for address in old.addresses:
+                del self._shown[address][key]
+                if not self._shown[address]:
+                    del self._shown[address]
+        if key.kind == EndpointKind.NODE.value and self._asks_nodes:
+            self._nodes.pop(key.name, None)
+        if new is None:
+            return
+        if new.kind is EndpointKind.POD:
+            self._known[key] = new
+            for address in new.addresses:
+                self._shown.setdefault(address, {})[key] = new
+        elif new.kind is EndpointKind.NODE and self._asks_nodes:
+            self._nodes[new.node] = frozenset(new.addresses)
 
     def pod_at(self, address: str) -> Endpoint | None:
         """The pod with an address; of two that show it, the one that got it last."""
-        return self._pods.get(_address(address))
+        return self._pod(_address(address))
+
+    def _pod(self, address: str) -> Endpoint | None:
+        shown = self._shown.get(address)
+        if not shown:
+            return None
+        if len(shown) == 1:
+            return next(iter(shown.values()))
+        last_first = reversed(tuple(self._state.endpoints))
+        return shown[next(key for key in last_first if key in shown)]
 
     def verdict(self, flow: Flow) -> Verdict:
         """Raises ValueError if an address is none."""
@@ -123,7 +144,7 @@ class Evaluator:
             destination=_address(flow.destination),
             protocol=_protocol(flow.protocol),
         )
-        source, destination = self._pods.get(flow.source), self._pods.get(flow.destination)
+        source, destination = self._pod(flow.source), self._pod(flow.destination)
         if source is not None and source is destination:
             itself = Decision(True, None, "", "a pod always reaches itself")
             return Verdict(True, itself, itself)

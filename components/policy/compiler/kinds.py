@@ -130,6 +130,7 @@ def key_of(obj: Mapping[str, Any]) -> ObjectKey | None:
 
 
 def _group(obj: Mapping[str, Any]) -> str:
-    """The API group, "" for the core group."""
+    """The API group, "" for the core group. What Calico's API server has as projectcalico.org, it
+    stores as crd.projectcalico.org, with the same spec."""
     group, slash, _ = str(obj.get("apiVersion", "")).partition("/")
-    return group if slash else ""
+    return group.removeprefix("crd.") if slash else ""

@@ -55,6 +55,11 @@ def test_policies_are_asked_by_tier_and_order() -> None:
     ]
 
 
+def test_an_object_as_calico_stores_it_is_the_same_as_of_its_api() -> None:
+    stored = {**calico("GlobalNetworkPolicy", "p"), "apiVersion": "crd.projectcalico.org/v1"}
+    assert compiled(stored).state.policies == compiled(calico("GlobalNetworkPolicy", "p")).state.policies != {}
+
+
 def test_a_service_account_by_name_and_the_namespace_as_a_label() -> None:
     state = compiled(
         calico("GlobalNetworkPolicy", "a", selector="projectcalico.org/serviceaccount == 'front'"),
