@@ -137,6 +137,19 @@ def _chain(name: str, rules: list[str]) -> Chain:
     return Chain("filter", name, tuple(rules))
 
 
+def rules_of(state: State, policy: Policy, rule: Rule, direction: Direction) -> tuple[str, ...]:
+    """The lines of the policy's chain that stand for a rule."""
+    chain = _PolicyChain(state, policy, direction, {}, {})
+    if any(_allows_everything(one) for one in policy.rules(direction)):
+        return tuple(map(str, chain.chain().rules))
+    return tuple(chain.words_of(rule))
+
+
+def policy_chain(policy: ObjectKey, direction: Direction) -> str:
+    """The name of a policy's chain."""
+    return names.chain_name(_CHAINS[direction], policy)
+
+
 class _PolicyChain:
     """The chain of one policy and direction. needed, blocks: gather the sets that it matches, and
     the blocks among them."""
@@ -151,7 +164,7 @@ class _PolicyChain:
     ) -> None:
         self._state, self._policy, self._direction = state, policy, direction
         self._needed, self._blocks = needed, blocks
-        self._name = names.chain_name(_CHAINS[direction], policy.key)
+        self._name = policy_chain(policy.key, direction)
 
     def chain(self) -> Chain:
         """A policy that allows everything has that rule alone."""
@@ -160,7 +173,7 @@ class _PolicyChain:
             target = _TARGETS[self._direction]
             return _chain(self._name, [f"{_comment('ALLOW-ALL')} -j {target}"])
         mark = f"-j MARK --set-xmark {_DROP_MARKS[self._direction]}"
-        written = [words for rule in rules for words in self._rule(rule)]
+        written = [words for rule in rules for words in self.words_of(rule)]
         return _chain(self._name, [*written, f"{_comment('DROP-ALL')} {mark}"])
 
     def jumps(self) -> Iterator[str]:
@@ -177,7 +190,7 @@ class _PolicyChain:
             words = [*(one.words(side) for one in found), _comment(text), f"-j {self._name}"]
             yield " ".join(words)
 
-    def _rule(self, rule: Rule) -> Iterator[str]:
+    def words_of(self, rule: Rule) -> Iterator[str]:
         for peers in self._peers(rule):
             self._need(peers)
             for port, words, text in self._ports(rule):
