@@ -41,6 +41,7 @@ from kubewire.components.policy.model import (
     Rule,
     State,
 )
+from kubewire.components.policy.selectors import All
 
 #: An address that is neither a pod's nor a node's: a cluster's DNS, as far as a rule can tell.
 _DNS, _DNS_PORT = "203.0.113.53", 53
@@ -150,9 +151,7 @@ class _Looking:
             text = "every pod that it selects is in its node's network, which policies do not see"
             yield self._finding(HOST_NETWORK, "spec.podSelector", text)
             return
-        text = (
-            f"no pod of the files matches {policy.subjects.selector} in {_place(policy.subjects)}"
-        )
+        text = _nobody(policy.subjects)
         yield self._finding(SELECTS_NOTHING, "spec.podSelector", text)
 
     def _is_host_network(self, pod: Mapping[str, Any], definition: Definition) -> bool:
@@ -206,7 +205,7 @@ class _Looking:
         for name in side.sets:
             definition = self._state.sets[name].definition
             if not self._selected(definition):
-                text = f"no pod of the files matches {definition.selector} in {_place(definition)}"
+                text = _nobody(definition)
                 yield self._finding(PEER_SELECTS_NOTHING, where, text)
         if direction is Direction.INGRESS:
             yield from self._ports(policy, f"spec.ingress[{rule.origin.rule}].ports", rule)
@@ -291,6 +290,12 @@ def _covers_dns(rule: Rule) -> bool:
     return match.protocol in {"", "UDP"} and (
         named or not ports or any(port.first <= _DNS_PORT <= port.last for port in ports)
     )
+
+
+def _nobody(definition: Definition) -> str:
+    if isinstance(definition.selector, All):
+        return f"no pod of the files is in {_place(definition)}"
+    return f"no pod of the files matches {definition.selector} in {_place(definition)}"
 
 
 def _place(definition: Definition) -> str:

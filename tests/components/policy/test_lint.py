@@ -130,6 +130,13 @@ def test_a_namespace_by_its_name() -> None:
     assert codes(labelled, *PODS, policy(ingress=by_name)) == []
 
 
+def test_what_selects_all_pods_of_nowhere_says_so() -> None:
+    everywhere = [{"from": [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}]}]
+    found = [Found(obj, "f.yaml") for obj in (*PODS, policy(ingress=everywhere))]
+    (one,) = lint(found, files.pods(found), Cluster())
+    assert one.text == 'no pod of the files is in namespaces with team == "ops"'
+
+
 def test_pods_in_the_nodes_network_are_not_selected() -> None:
     agent = objects.pod("agent", "shop", labels={"app": "agent"}, hostNetwork=True)
     assert codes(DB, agent, policy(podSelector={"matchLabels": {"app": "agent"}})) == [checks.HOST_NETWORK.code]
