@@ -13,6 +13,8 @@ from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS
 from kubewire.components.policy.compiler.kinds import POLICIES
 from kubewire.components.policy.definitions import definitions
+from kubewire.components.policy.follow import Follower
+from kubewire.components.policy.model import Changes, State
 from tests.components.apiserver.running import RunningApiServer
 from tests.components.policy.objects import Object
 from tests.components.policy.tables.cluster import EVERY, cluster, inwards, older, outwards, tcp
@@ -112,3 +114,23 @@ def test_a_policy_is_refused_for(server: RunningApiServer, policy: Object, text:
         create(server, policy)
     assert raised.value.status == 422
     assert text in raised.value.message
+
+
+def test_a_follower_that_runs_already_notices_the_definitions_and_their_policies() -> None:
+    told: asyncio.Queue[set[str]] = asyncio.Queue()
+
+    async def changed(state: State, changes: Changes) -> None:
+        told.put_nowait({key.name for key in state.policies})
+
+    async def follow(client: Client) -> None:
+        task = asyncio.ensure_future(Follower(client, ["ClusterNetworkPolicy"], changed).run())
+        assert await told.get() == set()
+        await install(client)
+        policy = cluster("late", "Admin", 1, EVERY, ingress=[inwards("Deny", EVERY)])
+        await client.create(RESOURCES["ClusterNetworkPolicy"], policy)
+        while "late" not in await told.get():
+            pass
+        task.cancel()
+
+    with RunningApiServer() as running:
+        run(running, follow)
