@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,17 +127,19 @@ def _serve() -> None:
 
     with RunningApiServer() as server:
         client = _setting(server)
-        for number, line in enumerate(sys.stdin):
-            if line.strip() == _READY:
+        rounds: Counter[str] = Counter()
+        for line in sys.stdin:
+            what = line.strip()
+            if what == _READY:
                 with RunningApiServer() as other:
                     values = {"cpu": _cpu(other.pid), "memory": _memory(other.pid)}
             else:
-                # Names count from 0 for each kind of request; a patch and a get meet their pods.
-                first = number // (len(_REQUESTS) + 1)
                 before = _cpu(server.pid)
                 for index in range(_BATCH):
-                    _REQUESTS[line.strip()](client, f"x{first}-{index}")
+                    # In the same round of another kind these names are those of its pods.
+                    _REQUESTS[what](client, f"x{rounds[what]}-{index}")
                 values = {"cpu": (_cpu(server.pid) - before) / _BATCH}
+            rounds[what] += 1
             print(json.dumps(values), flush=True)
 
 

@@ -65,14 +65,18 @@ def _lookup_error(host: str, port: str) -> str:
 def _dial_http(request: str, address: Address) -> str:
     url = f"http://{host_port(address[1])}/{request}"
     for _ in range(10):
-        location, body = _get(url)
+        _, location, body = get(url)
         if not location:
             return body.decode("utf-8", "replace")
         url = urljoin(url, location)
     raise OSError(f"Get {quote(url)}: stopped after 10 redirects")
 
 
-def _get(url: str) -> tuple[str, bytes]:
+def get(url: str) -> tuple[int, str, bytes]:
+    """The status, where the answer redirects to ("" if it does not), and the body.
+
+    Raises OSError with Go's text.
+    """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=TIMEOUT)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -83,7 +87,7 @@ def _get(url: str) -> tuple[str, bytes]:
         location = ""
         if response.status in (301, 302, 303, 307, 308):
             location = response.headers.get("Location") or ""
-        return location, response.read()
+        return response.status, location, response.read()
     except TimeoutError:
         waiting = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         raise OSError(f"Get {quote(url)}: {waiting}") from None

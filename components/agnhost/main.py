@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from . import (
+    chunks,
     closewait,
     connect,
     grpc_health,
@@ -69,7 +70,15 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     ),
     "nonewprivs": (printing.nonewprivs, "Prints the UID of the running process"),
     "no-snat-test": (servers.no_snat_test, "Creates the /checknosnat and /whoami endpoints"),
+    "no-snat-test-proxy": (
+        servers.no_snat_test_proxy,
+        "Creates a proxy for the /checknosnat endpoint",
+    ),
     "pause": (servers.pause, "Pauses the execution"),
+    "port-forward-tester": (
+        chunks.main,
+        "Creates a TCP server that sends chunks of data",
+    ),
     "porter": (servers.porter, "Serves requested data on ports specified in ENV variables"),
     "resource-consumer": (resource_consumer.main, "Starts a server that consumes resources"),
     "serve-hostname": (serve_hostname.main, "Serves the hostname"),

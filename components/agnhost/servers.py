@@ -1,4 +1,4 @@
-"""The small servers liveness, porter, no-snat-test and tcp-reset, and pause."""
+"""The small servers liveness, porter, no-snat-test, its proxy and tcp-reset, and pause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from kubewire.components.base.golang import format_duration
+from kubewire.components.base.golang import format_duration, quote
 
 from . import dial
 from .flags import Flag, parse
@@ -167,6 +167,39 @@ def _check_no_snat(ips: list[str], pod_ip: str) -> str:
 
 def _no_snat_answer(result: object) -> Response:
     return text("") if result == "" else error(str(result), 500)
+
+
+def no_snat_test_proxy(argv: list[str]) -> int:
+    """Serves /checknosnat?target=HOST:PORT&ips=a,b, which asks /checknosnat of the target."""
+    port = Flag("port", "31235", "The port to serve /checknosnat endpoint on.")
+    values, _ = parse("no-snat-test-proxy", (port,), argv)
+    loop = Loop()
+    stop_on_sigterm(loop, 2)
+
+    def answer(request: Request, respond: Respond) -> None:
+        if request.path != "/checknosnat":
+            respond(error("404 page not found", 404))
+            return
+        url = f"http://{request.query('target')}/checknosnat?ips={request.query('ips')}"
+        loop.offload(partial(_passed_on, url), lambda found: respond(_proxy_answer(found)))
+
+    HttpServer(loop, listen_tcp(int(values["port"])), answer)
+    loop.run()
+    return 0
+
+
+def _passed_on(url: str) -> tuple[int, str]:
+    """The status and the body with which the proxy answers."""
+    try:
+        status, _, body = dial.get(url)
+    except (OSError, ValueError) as err:
+        return 500, f"error querying {quote(url)}, err: {err}"
+    return status, body.decode("utf-8", "replace")
+
+
+def _proxy_answer(found: object) -> Response:
+    status, body = found if isinstance(found, tuple) else (500, str(found))
+    return text(body, status)
 
 
 def tcp_reset(argv: list[str]) -> int:

@@ -5,9 +5,9 @@ import sys
 
 from kubewire.components.base.authorities import without_authorities
 
-# What is imported stays, so collections find nothing but take a tenth of the time. The server
-# enables them again when it is ready.
-gc.disable()
+# What is imported stays, so that the collections of older objects find nothing, but would take a
+# tenth of the time. The server collects as usual when it is ready.
+gc.set_threshold(20_000, 1_000)
 with without_authorities():
     from kubewire.components.apiserver.main import main
 

@@ -169,6 +169,13 @@ def compose(text: str, where: str, limits: Limits = DEFAULT, loader: Any = Loade
     return _built(where, lambda: yaml.compose(text, Loader=loader))
 
 
+def compose_all(text: str, where: str, limits: Limits = DEFAULT, loader: Any = Loader) -> list[Any]:
+    """The trees of all documents of a text. Raises YamlFileError."""
+    check(text, where, limits, loader)
+    nodes: list[Any] = _built(where, lambda: list(yaml.compose_all(text, Loader=loader)))
+    return nodes
+
+
 def construct(node: Any, where: str, loader: Any = Loader) -> Any:
     """The data of a tree of nodes that compose() made. Raises YamlFileError."""
     building = loader("")

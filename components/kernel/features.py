@@ -59,6 +59,11 @@ FEATURES: dict[str, Feature] = {
         without="kubeProxy.mode: nftables (its rules need nft_numgen, nft_reject, nft_fib and nft_masq)",
     ),
     "ipset": Feature("ipset create s hash:ip,port", without="ipset-based policy and IPVS"),
+    "nfqueue": Feature(
+        "iptables -t mangle -A POSTROUTING -m owner --uid-owner 0 -j NFQUEUE --queue-num 100 --queue-bypass && "
+        "ipset create s hash:ip",
+        without="policy.engine: kube-network-policies",
+    ),
     "conntrack": Feature("conntrack -L", True),
     "bridge netfilter": Feature(
         "test -e /proc/sys/net/bridge/bridge-nf-call-iptables",

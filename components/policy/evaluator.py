@@ -24,6 +24,7 @@ from kubewire.components.policy.model import (
     Match,
     ObjectKey,
     Origin,
+    PortRange,
     Rule,
     Side,
     State,
@@ -87,30 +88,53 @@ class Evaluator:
     after each change call update."""
 
     def __init__(self, state: State, nodes: Mapping[str, Iterable[str]] | None = None) -> None:
-        self._given_nodes = nodes
+        given = (nodes or {}).items()
+        self._nodes = {name: frozenset(map(_address, of)) for name, of in given}
+        self._asks_nodes = nodes is None
         self._networks: dict[str, tuple[frozenset[str], tuple[Network, ...]]] = {}
         self.update(state)
 
     def update(self, state: State, changes: Changes | None = None) -> None:
         """Takes a newer state. changes: what differs from the one before, if that is known."""
         self._state = state
-        if changes is not None and not (changes.endpoints or changes.tiers):
-            return
         self._tiers = {tier.name: tier for tier in state.tiers}
-        self._pods: dict[str, Endpoint] = {}
-        nodes = {
-            name: frozenset(map(_address, of)) for name, of in (self._given_nodes or {}).items()
-        }
-        for endpoint in state.endpoints.values():
-            if endpoint.kind is EndpointKind.POD:
-                self._pods.update(dict.fromkeys(endpoint.addresses, endpoint))
-            elif endpoint.kind is EndpointKind.NODE and self._given_nodes is None:
-                nodes[endpoint.node] = frozenset(endpoint.addresses)
-        self._nodes = nodes
+        self._rules: dict[tuple[tuple[ObjectKey, ...], Direction, str], tuple[Rule, ...]] = {}
+        if changes is None:
+            self._known: dict[ObjectKey, Endpoint] = {}
+            self._shown: dict[str, dict[ObjectKey, Endpoint]] = {}
+        for key in state.endpoints if changes is None else changes.endpoints:
+            self._replace(key, state.endpoints.get(key))
+
+    def _replace(self, key: ObjectKey, new: Endpoint | None) -> None:
+        old = self._known.pop(key, None)
+        if old is not None:
+            for address in old.addresses:
+                del self._shown[address][key]
+                if not self._shown[address]:
+                    del self._shown[address]
+        if key.kind == EndpointKind.NODE.value and self._asks_nodes:
+            self._nodes.pop(key.name, None)
+        if new is None:
+            return
+        if new.kind is EndpointKind.POD:
+            self._known[key] = new
+            for address in new.addresses:
+                self._shown.setdefault(address, {})[key] = new
+        elif new.kind is EndpointKind.NODE and self._asks_nodes:
+            self._nodes[new.node] = frozenset(new.addresses)
 
     def pod_at(self, address: str) -> Endpoint | None:
         """The pod with an address; of two that show it, the one that got it last."""
-        return self._pods.get(_address(address))
+        return self._pod(_address(address))
+
+    def _pod(self, address: str) -> Endpoint | None:
+        shown = self._shown.get(address)
+        if not shown:
+            return None
+        if len(shown) == 1:
+            return next(iter(shown.values()))
+        last_first = reversed(tuple(self._state.endpoints))
+        return shown[next(key for key in last_first if key in shown)]
 
     def verdict(self, flow: Flow) -> Verdict:
         """Raises ValueError if an address is none."""
@@ -120,7 +144,7 @@ class Evaluator:
             destination=_address(flow.destination),
             protocol=_protocol(flow.protocol),
         )
-        source, destination = self._pods.get(flow.source), self._pods.get(flow.destination)
+        source, destination = self._pod(flow.source), self._pod(flow.destination)
         if source is not None and source is destination:
             itself = Decision(True, None, "", "a pod always reaches itself")
             return Verdict(True, itself, itself)
@@ -160,55 +184,89 @@ class Evaluator:
         return Decision(True, passed, "", _undecided(acting, direction, passed))
 
     def _first_match(
-        self, keys: Iterable[ObjectKey], direction: Direction, flow: Flow
+        self, keys: tuple[ObjectKey, ...], direction: Direction, flow: Flow
     ) -> Rule | None:
-        """The first rule that decides; one that only logs does not."""
-        for key in keys:
-            for rule in self._state.policies[key].rules(direction):
-                if rule.action is not Action.LOG and self.matches(rule.match, flow):
-                    return rule
+        """The first rule that decides."""
+        for rule in self._rules_for(keys, direction, flow.protocol):
+            if self.matches(rule.match, flow):
+                return rule
         return None
+
+    def _rules_for(
+        self, keys: tuple[ObjectKey, ...], direction: Direction, protocol: str
+    ) -> tuple[Rule, ...]:
+        """The rules of these policies that are about the protocol; one that only logs does not
+        decide."""
+        found = self._rules.get((keys, direction, protocol))
+        if found is None:
+            rules = (rule for key in keys for rule in self._state.policies[key].rules(direction))
+            found = self._rules[keys, direction, protocol] = tuple(
+                rule
+                for rule in rules
+                if rule.action is not Action.LOG
+                and (not rule.match.protocol or _protocol(rule.match.protocol) == protocol)
+            )
+        return found
 
     # Rules
 
     def matches(self, match: Match, flow: Flow) -> bool:
         """Whether all conditions of a rule hold. The flow's addresses are canonical."""
-        version = 6 if ":" in flow.destination else 4
-        return (
-            (not match.protocol or _protocol(match.protocol) == flow.protocol)
-            and (not match.not_protocol or _protocol(match.not_protocol) != flow.protocol)
-            and match.version in {0, version}
-            and (match.icmp is None or _icmp(match.icmp, flow.icmp))
-            and (match.not_icmp is None or not _icmp(match.not_icmp, flow.icmp))
-            and self._side(match.source, flow.source, flow.source_port, flow)
-            and self._side(match.destination, flow.destination, flow.destination_port, flow)
-        )
+        if match.protocol and _protocol(match.protocol) != flow.protocol:
+            return False
+        if match.not_protocol and _protocol(match.not_protocol) == flow.protocol:
+            return False
+        if match.version and match.version != (6 if ":" in flow.destination else 4):
+            return False
+        if match.icmp is not None and not _icmp(match.icmp, flow.icmp):
+            return False
+        if match.not_icmp is not None and _icmp(match.not_icmp, flow.icmp):
+            return False
+        return self._side(
+            match.destination, flow.destination, flow.destination_port, flow
+        ) and self._side(match.source, flow.source, flow.source_port, flow)
 
     def _side(self, side: Side, address: str, port: int, flow: Flow) -> bool:
-        if side == ANY:
+        """An ANY by identity is the frequent case, and comparing it would be most of the work."""
+        if side is ANY:
             return True
         if side.domains:
             return any(_is_name(pattern, flow.name) for pattern in side.domains)
-        return (
-            all(self._in_set(set_id, address) for set_id in side.sets)
-            and not any(self._in_set(set_id, address) for set_id in side.not_sets)
-            and (side.nets is None or _in_any(address, side.nets))
-            and not _in_any(address, side.not_nets)
-            and self._ports(side, address, port, flow.protocol)
-        )
+        return self._ports(side, address, port, flow.protocol) and self._address(side, address)
+
+    def _address(self, side: Side, address: str) -> bool:
+        for set_id in side.sets:
+            if not self._in_set(set_id, address):
+                return False
+        for set_id in side.not_sets:
+            if self._in_set(set_id, address):
+                return False
+        if side.nets is not None and not _in_any(address, side.nets):
+            return False
+        return not _in_any(address, side.not_nets)
 
     def _ports(self, side: Side, address: str, port: int, protocol: str) -> bool:
+        if (side.ports or side.port_sets) and not self._is_port(
+            side.ports, side.port_sets, address, port, protocol
+        ):
+            return False
+        return not self._is_port(side.not_ports, side.not_port_sets, address, port, protocol)
+
+    def _is_port(
+        self,
+        ranges: tuple[PortRange, ...],
+        sets: tuple[str, ...],
+        address: str,
+        port: int,
+        protocol: str,
+    ) -> bool:
+        for one in ranges:
+            if one.first <= port <= one.last:
+                return True
+        if not sets:
+            return False
         member = f"{address},{protocol.lower()}:{port}"
-        members = self._state.members
-        wanted = (
-            not (side.ports or side.port_sets)
-            or any(one.first <= port <= one.last for one in side.ports)
-            or any(member in members[set_id] for set_id in side.port_sets)
-        )
-        return wanted and not (
-            any(one.first <= port <= one.last for one in side.not_ports)
-            or any(member in members[set_id] for set_id in side.not_port_sets)
-        )
+        return any(member in self._state.members[set_id] for set_id in sets)
 
     def _in_set(self, set_id: str, address: str) -> bool:
         members = self._state.members[set_id]
@@ -266,8 +324,8 @@ def _is_name(pattern: str, name: str) -> bool:
     return bool(name) and name == pattern
 
 
-def _in_any(address: str, networks: Iterable[str]) -> bool:
-    return any(_parsed(address) in _network(network) for network in networks)
+def _in_any(address: str, networks: tuple[str, ...]) -> bool:
+    return bool(networks) and any(_parsed(address) in _network(one) for one in networks)
 
 
 @lru_cache(maxsize=16384)

@@ -8,8 +8,9 @@ addresses from 192.0.2.0/24 and on, in the order of the files, so that two runs 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,50 @@ class FileError(ValueError):
 
 @dataclass(frozen=True)
 class Found:
-    """An object, and the file that it is from ("-" for the standard input)."""
+    """An object, and the file that it is from ("-" for the standard input). node, lines: the object
+    as a tree that knows its lines, and the lines of the file; None and empty if it is not known how
+    it is written."""
 
     obj: KubeObject
     file: str
+    node: Any = field(default=None, compare=False, repr=False)
+    lines: Sequence[str] = field(default=(), compare=False, repr=False)
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`."""
+        line = self.line_of("")
+        return f"{self.file}:{line}" if line else self.file
+
+    def line_of(self, path: str) -> int:
+        """The line of a field such as `spec.ingress[0].from[1]`, or of the part of its path that
+        exists; 0 if the lines are not known."""
+        if self.node is None:
+            return 0
+        node, line = self.node, int(self.node.start_mark.line)
+        for word in re.findall(r"[^.\[\]]+", path):
+            found = _inside(node, word)
+            if found is None:
+                break
+            node, line = found
+        return line + 1
+
+    def text_at(self, line: int) -> str:
+        """The text of a line, "" for one that is not known."""
+        return self.lines[line - 1].rstrip() if 0 < line <= len(self.lines) else ""
+
+
+def _inside(node: Any, word: str) -> tuple[Any, int] | None:
+    """What a mapping has at a key, or a sequence at an index, with its line from 0."""
+    if isinstance(node.value, list) and word.isdigit() and int(word) < len(node.value):
+        inner = node.value[int(word)]
+        if not isinstance(inner, tuple):
+            return inner, int(inner.start_mark.line)
+    if isinstance(node.value, list):
+        for one in node.value:
+            if isinstance(one, tuple) and one[0].value == word:
+                return one[1], int(one[0].start_mark.line)
+    return None
 
 
 def read(paths: Iterable[str], standard_input: str = "") -> list[Found]:
@@ -79,22 +120,31 @@ def _of_file(file: Path) -> Iterator[Found]:
 def objects_of(text: str, file: str) -> Iterator[Found]:
     """The objects of a text; a list stands for its items. file: its name. Raises FileError."""
     try:
-        documents = yamlfile.load_all(text, file)
+        nodes = yamlfile.compose_all(text, file)
+        documents = [yamlfile.construct(node, file) for node in nodes]
     except yamlfile.YamlFileError as error:
         raise FileError(str(error)) from error
-    for document in documents:
+    lines = text.splitlines()
+    for node, document in zip(nodes, documents, strict=True):
         if document is None:
             continue
         if not isinstance(document, dict) or not document.get("kind"):
             raise FileError(f"{file}: a document is no Kubernetes object: it has no kind")
         items = document.get("items") if str(document["kind"]).endswith("List") else None
-        for obj in [document] if items is None else items:
+        for number, obj in enumerate([document] if items is None else items):
             metadata = obj.get("metadata")
             if not isinstance(metadata, dict) or not (
                 metadata.get("name") or metadata.get("generateName")
             ):
                 raise FileError(f"{file}: {obj.get('kind')}: metadata.name is required")
-            yield Found(obj, file)
+            yield Found(obj, file, node if items is None else _item(node, number), lines)
+
+
+def _item(node: Any, number: int) -> Any:
+    """An item of a list's tree."""
+    items = _inside(node, "items")
+    found = None if items is None else _inside(items[0], str(number))
+    return None if found is None else found[0]
 
 
 def pods(found: Sequence[Found]) -> list[KubeObject]:

@@ -24,8 +24,9 @@ _CONTAINER = {"ports", "restartPolicy"}
 class Follower:
     """kinds: of policies, as ObjectKey.kind has them; pods, namespaces and what else they need are
     followed too. changed is called first with everything, when all kinds have been listed, and then
-    after each burst of changes, one call at a time. What changes during a call comes in the next
-    one. An error of changed ends run(): what it was told would be lost otherwise."""
+    after each burst of changes, one call at a time. During a call the state stands still; what
+    changes meanwhile comes in the next one. An error of changed ends run(): what it was told would
+    be lost otherwise."""
 
     def __init__(
         self,
@@ -41,6 +42,8 @@ class Follower:
         self.synced = asyncio.Event()
         self._changed = changed
         self._gather = gather
+        #: What has changed in the cluster and is not compiled yet; None is deleted.
+        self._pending: dict[ObjectKey, KubeObject | None] = {}
         self._dirty = asyncio.Event()
         by_name = {kind.name: kind for kind in POLICIES}
         wanted = [by_name[name] for name in kinds]
@@ -55,12 +58,13 @@ class Follower:
             for informer in self.informers:
                 tasks.create_task(informer.run())
             await wait_synced(*self.informers)
+            self._compile()
             await self._changed(self.compiler.state, self.compiler.changes())
             self.synced.set()
             while True:
                 await self._dirty.wait()
                 await asyncio.sleep(self._gather)
-                self._dirty.clear()
+                self._compile()
                 changes = self.compiler.changes()
                 if changes:
                     await self._changed(self.compiler.state, changes)
@@ -81,15 +85,22 @@ class Follower:
 
     def _handler(self, name: str) -> Callable[[Any, Any], None]:
         def handle(old: KubeObject | None, new: KubeObject | None) -> None:
-            if new is not None:
-                self.compiler.apply(new)
-            elif old is not None:
-                metadata = old["metadata"]
-                key = ObjectKey(name, metadata.get("namespace") or "", metadata["name"])
-                self.compiler.delete(key)
+            metadata = (new or old or {})["metadata"]
+            key = ObjectKey(name, metadata.get("namespace") or "", metadata["name"])
+            self._pending.pop(key, None)  # the order is that of the last changes
+            self._pending[key] = new
             self._dirty.set()
 
         return handle
+
+    def _compile(self) -> None:
+        pending, self._pending = self._pending, {}
+        self._dirty.clear()
+        for key, obj in pending.items():
+            if obj is None:
+                self.compiler.delete(key)
+            else:
+                self.compiler.apply(obj)
 
 
 def _core_kinds(kinds: Iterable[Kind]) -> list[str]:

@@ -28,12 +28,14 @@ class Port:
 
 @dataclass(frozen=True)
 class Cell:
-    """The answer for a pair. source, destination: `namespace/name` of a pod."""
+    """The answer for a pair. source, destination: `namespace/name` of a pod. address: that of the
+    destination which was asked."""
 
     source: str
     destination: str
     port: Port
     verdict: Verdict
+    address: str = ""
 
     @property
     def denied_by(self) -> str:
@@ -43,6 +45,20 @@ class Cell:
             if not decision.allowed:
                 return f"{direction}: {decision.text}"
         return ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a real connection showed. reached: whether the destination answered, None if it could not
+    be tried. text: the outcome in words."""
+
+    cell: Cell
+    reached: bool | None
+    text: str
+
+    @property
+    def agrees(self) -> bool:
+        return self.reached == self.cell.verdict.allowed
 
 
 def pods_of(state: State, namespaces: Iterable[str] = ()) -> list[Endpoint]:
@@ -94,7 +110,7 @@ def _cell(evaluator: Evaluator, source: Endpoint, destination: Endpoint, port: P
         (one for one in source.addresses if (":" in one) == (":" in there)), source.addresses[0]
     )
     verdict = evaluator.verdict(Flow(here, there, port.protocol, port.number))
-    return Cell(name_of(source), name_of(destination), port, verdict)
+    return Cell(name_of(source), name_of(destination), port, verdict, there)
 
 
 def table(pods: Sequence[Endpoint], found: Sequence[Cell], *, colour: bool = False) -> str:

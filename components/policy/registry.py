@@ -6,21 +6,43 @@ and an import and an entry here.
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.addon import Setting
 from kubewire.components.policy.engine import PolicyEngine
 from kubewire.components.policy.engines.azure_npm import engine as azure_npm
+from kubewire.components.policy.engines.kube_network_policies import (
+    engine as kube_network_policies,
+)
 from kubewire.components.policy.engines.none import engine as none
 from kubewire.components.policy.engines.weave_npc import engine as weave_npc
 
+if TYPE_CHECKING:
+    from kubewire.components.policy.carrier import Carriers
+
 #: In the order of the documentation.
-ENGINES: tuple[PolicyEngine[Any], ...] = (weave_npc.ENGINE, azure_npm.ENGINE, none.ENGINE)
+ENGINES: tuple[PolicyEngine[Any], ...] = (
+    weave_npc.ENGINE,
+    azure_npm.ENGINE,
+    kube_network_policies.ENGINE,
+    none.ENGINE,
+)
 
 
 def engine(name: str) -> PolicyEngine[Any]:
     """Raises KeyError."""
     return {one.name: one for one in ENGINES}[name]
+
+
+def carriers_of(name: str) -> Carriers | None:
+    """The function of an engine's explain.py, None if it has none. Raises KeyError."""
+    module = f"{engine(name).addon.package}.explain"
+    if find_spec(module) is None:
+        return None
+    found: Carriers = import_module(module).carriers
+    return found
 
 
 def default_for(network: str) -> PolicyEngine[Any]:

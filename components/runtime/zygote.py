@@ -64,13 +64,14 @@ def run(
     # Orphans of the children become children of this process, and not of PID 1.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     set_title(area, name)
+    # One collection after all imports finds what many would have found on the way.
+    gc.disable()
     with without_authorities():
         for module in modules:
             importlib.import_module(module)
     gc.collect()
     fill_holes()
     gc.freeze()
-    gc.disable()
     task = _Zygote(channel).serve()
     os._exit(0 if task is None else become(task, area))
 

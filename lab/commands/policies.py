@@ -9,15 +9,23 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.policy import files, lint, reach
+from kubewire.components.policy import files, reach, reachpage
 from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.compiler.kinds import CORE, POLICIES, key_of
 from kubewire.components.policy.evaluator import Decision, Evaluator, Flow
-from kubewire.components.policy.model import Endpoint, State
+from kubewire.components.policy.lint import forms
+from kubewire.components.policy.lint.policies import Cluster, lint
+from kubewire.components.policy.model import Direction, Endpoint, State
 from kubewire.lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubewire.components.policy.carrier import Carriers
+    from kubewire.lab.handle import RunningLab
+    from kubewire.scenarios.engine.scene.reaching import Outcome
 
 #: --fail-on -> the severities that make the exit code 1.
 _FAILING = {
@@ -36,13 +44,18 @@ def matrix(options: argparse.Namespace) -> int:
     state = _state(options)
     pods = _pods(state, options.namespace)
     found = reach.cells(state, pods, options.port, options.protocol)
+    measured = _measured(options, found) if options.measure else {}
     if options.output == "text":
         print(reach.table(pods, found, colour=sys.stdout.isatty()), end="")
+        if options.measure:
+            print(_comparison(measured), end="")
     elif options.output == "json":
-        print(json.dumps([_as_dict(cell) for cell in found], indent=2))
+        print(json.dumps([_as_dict(cell, measured) for cell in found], indent=2))
+    elif options.output == "csv":
+        print(_as_csv(found, measured), end="")
     else:
-        print(_as_csv(found), end="")
-    return 0
+        print(reachpage.page(pods, found, measured), end="")
+    return int(any(not one.agrees for one in measured.values()))
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -61,9 +74,52 @@ def explain(options: argparse.Namespace) -> int:
     verdict = Evaluator(state).verdict(Flow(here, there, asked.protocol, asked.number))
     answer = "allowed" if verdict.allowed else "denied"
     print(f"{_shown(source)} -> {_shown(destination)} {asked}: {answer}")
-    print(f"  egress of {_name(source)}: {_said(verdict.egress)}")
-    print(f"  ingress of {_name(destination)}: {_said(verdict.ingress)}")
+    kernel = _Kernel.of_lab(options.name) if not options.filename else None
+    for direction, place, decision in (
+        (Direction.EGRESS, source, verdict.egress),
+        (Direction.INGRESS, destination, verdict.ingress),
+    ):
+        print(f"  {direction.value} of {_name(place)}: {_said(decision)}")
+        if kernel is not None and place.key.kind:
+            for line in kernel.carrying(state, place, direction, decision):
+                print(f"    {line}")
     return 0
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """What the nodes of a running lab have of a decision."""
+
+    lab: RunningLab
+    engine: str
+    carriers: Carriers | None
+
+    @classmethod
+    def of_lab(cls, name: str) -> _Kernel:
+        from kubewire.components.policy import registry
+        from kubewire.lab.handle import RunningLab
+        from kubewire.lab.state import running
+
+        lab = RunningLab(*running(name))
+        engine = lab.spec.policy_engine.name
+        return cls(lab, engine, registry.carriers_of(engine))
+
+    def carrying(
+        self, state: State, pod: Endpoint, direction: Direction, decision: Decision
+    ) -> Iterator[str]:
+        """The rules and set elements, with their counters."""
+        if self.carriers is None:
+            if self.engine == "none":
+                yield "the lab's policy engine is none: nothing enforces this"
+            return
+        for carrier in self.carriers(state, pod, direction, decision):
+            done = self.lab.exec(pod.node, carrier.command)
+            lines = carrier.lines(done.text)
+            shown = " ".join(carrier.command)
+            if not lines:
+                yield f"{pod.node} lacks the {carrier.meaning} for it ({shown})"
+            for line in lines:
+                yield f"{carrier.meaning} on {pod.node}: {line}"
 
 
 def trial(options: argparse.Namespace) -> int:
@@ -94,23 +150,68 @@ def trial(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """`policy lint`: 1 if a finding is as severe as --fail-on."""
     found = _read(options.filename)
-    findings = lint.lint(found, files.pods(found), _known(options.engine))
-    writer = {"text": _findings_text, "json": _findings_json, "sarif": _findings_sarif}
-    print(writer[options.output](findings), end="")
+    findings = lint(found, files.pods(found), _known(options.engine))
+    print(forms.WRITERS[options.output](found, findings), end="")
     failing = _FAILING[options.fail_on]
     return int(any(one.check.severity.value in failing for one in findings))
 
 
-def _known(engine: str) -> lint.Cluster:
+def _known(engine: str) -> Cluster:
     if not engine:
-        return lint.Cluster()
+        return Cluster()
     from kubewire.components.policy import registry
 
     try:
-        return lint.Cluster(engine=engine, kinds=registry.engine(engine).kinds)
+        return Cluster(engine=engine, kinds=registry.engine(engine).kinds)
     except KeyError:
         names = ", ".join(one.name for one in registry.ENGINES)
         raise UsageError(f"--engine: {engine} is not known; known are {names}") from None
+
+
+# --- measuring ---
+
+
+def _measured(
+    options: argparse.Namespace, cells: Sequence[reach.Cell]
+) -> dict[reach.Cell, reach.Measured]:
+    """Each cell by a real connection from its source's pod."""
+    if options.filename:
+        raise UsageError("--measure needs a running lab; files have no pods that send")
+    if options.protocol == "SCTP" or any(cell.port.protocol == "SCTP" for cell in cells):
+        raise UsageError("--measure: TCP and UDP can be measured, SCTP cannot")
+    from kubewire.lab.handle import RunningLab
+    from kubewire.lab.state import running
+    from kubewire.scenarios.engine.scene.reaching import Attempt, measure
+
+    state, record = running(options.name)
+    attempts = {
+        cell: Attempt(f"pod:{cell.source}", cell.address, cell.port.number, cell.port.protocol)
+        for cell in cells
+    }
+    lab = RunningLab(state, record)
+    outcomes = measure(lab, list(attempts.values()))
+    # A packet may be lost on a busy machine: what differs is asked once more.
+    again = [one for cell, one in attempts.items() if not _compared(cell, outcomes[one]).agrees]
+    outcomes |= measure(lab, again)
+    return {cell: _compared(cell, outcomes[one]) for cell, one in attempts.items()}
+
+
+def _compared(cell: reach.Cell, outcome: Outcome) -> reach.Measured:
+    """A refusal is an answer of the destination, so the packet got there."""
+    reached = {".": True, "r": True, "X": False}.get(outcome.mark)
+    return reach.Measured(cell, reached, str(outcome))
+
+
+def _comparison(measured: Mapping[reach.Cell, reach.Measured]) -> str:
+    wrong = [one for one in measured.values() if not one.agrees]
+    lines = [
+        f"{one.cell.source} -> {one.cell.destination} {one.cell.port}: predicted "
+        f"{'allowed' if one.cell.verdict.allowed else 'denied'}, measured {one.text}\n"
+        f"    {one.cell.verdict}"
+        for one in wrong
+    ]
+    lines.append(f"{len(measured)} connections measured, {len(wrong)} differ from the prediction")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 # --- where the objects are from ---
@@ -229,8 +330,8 @@ def _said(decision: Decision) -> str:
 # --- forms of output ---
 
 
-def _as_dict(cell: reach.Cell) -> dict[str, Any]:
-    return {
+def _as_dict(cell: reach.Cell, measured: Mapping[reach.Cell, reach.Measured]) -> dict[str, Any]:
+    found = {
         "source": cell.source,
         "destination": cell.destination,
         "port": cell.port.number,
@@ -239,72 +340,14 @@ def _as_dict(cell: reach.Cell) -> dict[str, Any]:
         "egress": cell.verdict.egress.text,
         "ingress": cell.verdict.ingress.text,
     }
+    return found | ({"measured": measured[cell].text} if measured else {})
 
 
-def _as_csv(found: Sequence[reach.Cell]) -> str:
+def _as_csv(found: Sequence[reach.Cell], measured: Mapping[reach.Cell, reach.Measured]) -> str:
     text = io.StringIO()
     columns = ["source", "destination", "port", "protocol", "allowed", "egress", "ingress"]
+    columns += ["measured"] if measured else []
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_as_dict(cell) for cell in found)
+    writer.writerows(_as_dict(cell, measured) for cell in found)
     return text.getvalue()
-
-
-def _findings_text(findings: Sequence[lint.Finding]) -> str:
-    lines = []
-    for one in findings:
-        place = f"{one.policy}{f', {one.where}' if one.where else ''}"
-        lines.append(f"{one.file}: {one.check.severity.value} {one.check.code}: {one.check.title}")
-        lines += [f"    {place}", f"    {one.text}", f"    {one.check.link}"]
-    number = len(findings)
-    return "\n".join([*lines, f"{number} finding{'' if number == 1 else 's'}", ""])
-
-
-def _findings_json(findings: Sequence[lint.Finding]) -> str:
-    return (
-        json.dumps(
-            [
-                {
-                    "code": one.check.code,
-                    "severity": one.check.severity.value,
-                    "title": one.check.title,
-                    "file": one.file,
-                    "policy": str(one.policy),
-                    "field": one.where,
-                    "text": one.text,
-                    "link": one.check.link,
-                }
-                for one in findings
-            ],
-            indent=2,
-        )
-        + "\n"
-    )
-
-
-def _findings_sarif(findings: Sequence[lint.Finding]) -> str:
-    """SARIF 2.1.0 (OASIS), which code hosts show beside the lines of a change."""
-    rules = [
-        {
-            "id": check.code,
-            "shortDescription": {"text": check.title},
-            "helpUri": check.link,
-            "defaultConfiguration": {"level": check.severity.value},
-        }
-        for check in lint.CHECKS
-    ]
-    results = [
-        {
-            "ruleId": one.check.code,
-            "level": one.check.severity.value,
-            "message": {"text": f"{one.policy}, {one.where or 'the object'}: {one.text}"},
-            "locations": [
-                {"physicalLocation": {"artifactLocation": {"uri": one.file}}},
-            ],
-        }
-        for one in findings
-    ]
-    driver = {"name": "kubewire policy lint", "rules": rules}
-    run = {"tool": {"driver": driver}, "results": results}
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"

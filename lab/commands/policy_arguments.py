@@ -9,6 +9,7 @@ from typing import Any
 EPILOG = """\
 examples:
   kubewire policy matrix -n shop                 who reaches whom in the running lab
+  kubewire policy matrix --measure               compare it with real packets
   kubewire policy matrix -f manifests/           the same for files, without a lab
   kubewire policy explain shop/web shop/db:5432  the verdict in each direction, and the rule that decides
   kubewire policy try -f deny-all.yaml           which connections a change would open or close
@@ -23,7 +24,13 @@ def add_arguments(commands: Any, command: Any, name: Any) -> None:
     matrix = command(commands, "matrix", _matrix, "show who reaches whom, as the policies say")
     _source(matrix, name)
     _asked(matrix)
-    matrix.add_argument("-o", "--output", choices=("text", "json", "csv"), default="text")
+    matrix.add_argument("-o", "--output", choices=("text", "json", "csv", "html"), default="text")
+    matrix.add_argument(
+        "--measure",
+        action="store_true",
+        help="also connect from every pod of the lab; the exit code is 1 where packets and "
+        "prediction differ",
+    )
     explain = command(commands, "explain", _explain, "say which rule decides about a connection")
     _source(explain, name)
     explain.add_argument("source", metavar="SOURCE", help="a pod, or an IP address")
@@ -47,7 +54,7 @@ def add_arguments(commands: Any, command: Any, name: Any) -> None:
     _asked(trial)
     check = command(commands, "lint", _lint, "find mistakes in policies, in files alone")
     check.add_argument("-f", "--filename", action="append", required=True, metavar="FILE")
-    check.add_argument("-o", "--output", choices=("text", "json", "sarif"), default="text")
+    check.add_argument("-o", "--output", choices=("text", "json", "junit", "sarif"), default="text")
     check.add_argument(
         "--engine", default="", help="what enforces policies in the cluster, as policy.engine"
     )

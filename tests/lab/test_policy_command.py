@@ -19,12 +19,27 @@ kind: NetworkPolicy
 metadata: {name: deny, namespace: shop}
 spec: {}
 """
+#: A pod of the page's file, and a policy that does not select it.
+TYPO = """\
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {containers: [{name: c, image: postgres, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: db
+  namespace: shop
+spec:
+  podSelector: {matchLabels: {app: bd}}
+"""
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     (tmp_path / "shop.yaml").write_text(SHOP)
     (tmp_path / "deny.yaml").write_text(DENY)
+    (tmp_path / "typo.yaml").write_text(TYPO)
     return Cli(tmp_path / "cli")
 
 
@@ -47,7 +62,7 @@ def test_the_examples_of_the_page(cli: Cli, line: str, output: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_what_a_change_would_do(cli: Cli) -> None:
@@ -85,6 +100,7 @@ def test_forms_for_programs(cli: Cli) -> None:
         ("policy explain -f shop.yaml shop/web shop/db:pg", "'pg' is not a port; write such as shop/db:5432"),
         ("policy lint -f shop.yaml --engine felix", "--engine: felix is not known; known are"),
         ("policy matrix", "lab 'default' is not running"),
+        ("policy matrix -f shop.yaml --measure", "--measure needs a running lab; files have no pods that send"),
     ],
 )
 def test_errors(cli: Cli, line: str, error: str) -> None:

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from kubewire.components.base import sources
 from kubewire.components.networks import registry
+from kubewire.components.policy import registry as engines
 from kubewire.scenarios.engine.file import generate, reference
 from kubewire.scenarios.engine.file.keys import KEYS
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -22,8 +23,9 @@ def test_a_generated_file_is_what_the_generator_makes(path: Path) -> None:
 
 
 def test_the_table_has_the_keys_of_the_dataclasses_and_no_others() -> None:
-    of_networks = {f"cni.{setting.name}" for setting in registry.settings()}
-    assert [entry.path for entry in reference.entries() if entry.path not in of_networks] == list(KEYS)
+    of_addons = {f"cni.{setting.name}" for setting in registry.settings()}
+    of_addons |= {f"policy.{setting.name}" for setting in engines.settings()}
+    assert [entry.path for entry in reference.entries() if entry.path not in of_addons] == list(KEYS)
 
 
 def test_every_key_says_in_a_sentence_what_it_does() -> None:

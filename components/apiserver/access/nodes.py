@@ -113,7 +113,7 @@ class NodeAuthorizer:
             ):
                 return self._get(node, asked)
             case "", "serviceaccounts":
-                return self._token(node, asked)
+                return self._account(node, asked)
             case "coordination.k8s.io", "leases":
                 return _own_lease(node, asked)
             case "storage.k8s.io", "csinodes":
@@ -149,7 +149,9 @@ class NodeAuthorizer:
             return Decision(False, "cannot get subresource")
         return self._related(node, asked)
 
-    def _token(self, node: str, asked: Attributes) -> Decision:
+    def _account(self, node: str, asked: Attributes) -> Decision:
+        if asked.verb == "get" and not asked.subresource:
+            return self._read(node, asked)
         if asked.verb != "create" or not asked.name:
             return Decision(False, "can only create tokens for individual service accounts")
         if asked.subresource != "token":

@@ -15,6 +15,7 @@ from kubewire.components.apiserver.kinds.rules import EVERYTHING, Rule
 READ = "get list watch"
 WRITE = "create delete deletecollection patch update"
 CORE = "-"
+_EVENTS = "events.k8s.io"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def urls(verbs: str, *paths: str) -> Rule:
 
 
 def events() -> Rule:
-    return rule("create patch update", f"{CORE} events.k8s.io", "events")
+    return rule("create patch update", f"{CORE} {_EVENTS}", "events")
 
 
 def node_rules() -> tuple[Rule, ...]:
@@ -59,7 +60,7 @@ def node_rules() -> tuple[Rule, ...]:
         rule("create get list watch", CORE, "nodes"),
         rule("patch update", CORE, "nodes/status"),
         rule("patch update", CORE, "nodes"),
-        rule("create patch update", CORE, "events"),
+        events(),
         rule(READ, CORE, "pods"),
         rule("create delete", CORE, "pods"),
         rule("patch update", CORE, "pods/status"),
@@ -76,13 +77,8 @@ def node_rules() -> tuple[Rule, ...]:
         rule("create delete get patch update", "storage.k8s.io", "csinodes"),
         rule(READ, "node.k8s.io", "runtimeclasses"),
         rule("get", "resource.k8s.io", "resourceclaims"),
-        rule(
-            "create delete deletecollection get list patch update watch",
-            "resource.k8s.io",
-            "resourceslices",
-        ),
-        rule(READ, "certificates.k8s.io", "clustertrustbundles"),
-        rule("create get list watch", "certificates.k8s.io", "podcertificaterequests"),
+        rule("deletecollection", "resource.k8s.io", "resourceslices"),
+        rule("get", CORE, "serviceaccounts"),
     )
 
 
@@ -98,10 +94,11 @@ _EDITED = (
     rule(
         WRITE,
         CORE,
-        "configmaps events persistentvolumeclaims replicationcontrollers "
+        "configmaps persistentvolumeclaims replicationcontrollers "
         "replicationcontrollers/scale secrets serviceaccounts services services/proxy",
     ),
     rule("create", CORE, "serviceaccounts/token"),
+    rule(WRITE, f"{CORE} {_EVENTS}", "events"),
     rule(
         WRITE,
         "apps",
@@ -118,7 +115,7 @@ _EDITED = (
     ),
     rule(WRITE, "policy", "poddisruptionbudgets"),
     rule(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
-    rule(WRITE, "coordination.k8s.io", "leases"),
+    rule(f"{WRITE} {READ}", "coordination.k8s.io", "leases"),
     rule(WRITE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
 )
 
@@ -133,10 +130,11 @@ _VIEWED = (
     rule(
         READ,
         CORE,
-        "bindings events limitranges namespaces/status pods/log pods/status "
+        "bindings limitranges namespaces/status pods/log pods/status "
         "replicationcontrollers/status resourcequotas resourcequotas/status",
     ),
     rule(READ, CORE, "namespaces"),
+    rule(READ, f"{CORE} {_EVENTS}", "events"),
     rule(READ, "discovery.k8s.io", "endpointslices"),
     rule(
         READ,
@@ -156,7 +154,6 @@ _VIEWED = (
     ),
     rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
     rule(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
-    rule(READ, "coordination.k8s.io", "leases"),
     rule(READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
 )
 
@@ -238,6 +235,7 @@ def cluster_roles() -> dict[str, RoleSpec]:
                 "/readyz/*",
                 "/healthz/*",
             ),
+            rule("get", CORE, "nodes/metrics"),
         ),
         "system:basic-user": (
             rule(

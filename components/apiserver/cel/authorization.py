@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from kubewire.components.apiserver.access.attributes import Attributes, Decision
 from kubewire.components.apiserver.cel.values import Function, make
 from kubewire.components.apiserver.kinds import names
 from kubewire.components.apiserver.users import (
@@ -34,7 +33,27 @@ _DECISION = "kubernetes.authorization.Decision"
 #: The variables of expressions, with their types.
 VARIABLES = {"authorizer": AUTHORIZER, "authorizer.requestResource": RESOURCE_CHECK}
 
-Decide = Callable[[Attributes], Decision]
+
+@dataclass(frozen=True)
+class Question:
+    """What an expression asks; path is set when it is not about a resource.
+
+    equals are the fields that a field selector compares with one value.
+    """
+
+    user: User
+    verb: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+    equals: tuple[tuple[str, str], ...] = ()
+
+
+#: Whether that is allowed, and why.
+Decide = Callable[[Question], tuple[bool, str]]
 _DECIDE: ContextVar[Decide] = ContextVar("decide")
 
 
@@ -86,20 +105,20 @@ def _service_account(authorizer: Any, namespace: str, name: str) -> Any:
 
 
 def _check(asked: Any, verb: str) -> Any:
-    decision = _DECIDE.get()(_attributes(json.loads(asked.text), verb))
-    return _value(_DECISION, {"allowed": decision.allowed, "reason": decision.reason})
+    allowed, reason = _DECIDE.get()(_question(json.loads(asked.text), verb))
+    return _value(_DECISION, {"allowed": allowed, "reason": reason})
 
 
-def _attributes(state: dict[str, Any], verb: str) -> Attributes:
+def _question(state: dict[str, Any], verb: str) -> Question:
     info = state.pop("user")
     extra = {key: tuple(listed) for key, listed in info.get("extra", {}).items()}
     user = User(info["username"], tuple(info["groups"]), info.get("uid", ""), extra)
     if "path" in state:
-        return Attributes(user, verb, path=state["path"])
+        return Question(user, verb, path=state["path"])
     fields = _equals(state.pop("fieldSelector", ""))
     # Rules know no labels, so a selector of labels changes no decision.
     state.pop("labelSelector", None)
-    return Attributes(user, verb, version="*", equals=fields, **state)
+    return Question(user, verb, equals=fields, **state)
 
 
 def _equals(selector: str) -> tuple[tuple[str, str], ...]:

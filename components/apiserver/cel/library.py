@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from itertools import pairwise
@@ -224,7 +225,7 @@ def _extreme(name: str, choose: Callable[[list[Any]], Any]) -> Callable[[list[An
     def chosen(items: list[Any]) -> Any:
         if not items:
             raise ValueError(f"{name} called on empty list")
-        return choose(items)
+        return _given_back(choose(items))
 
     return chosen
 
@@ -237,7 +238,24 @@ def _sum(items: list[Any]) -> Any:
         total = total + item
     if isinstance(total, int) and not -(2**63) <= total < 2**63:
         raise ValueError("integer overflow")
-    return total
+    return _given_back(total)
+
+
+def _given_back(value: Any) -> Any:
+    """The engine hands out datetime and timedelta, but takes only their messages."""
+    if isinstance(value, timedelta):
+        from google.protobuf.duration_pb2 import Duration
+
+        duration = Duration()
+        duration.FromTimedelta(value)
+        return duration
+    if isinstance(value, datetime):
+        from google.protobuf.timestamp_pb2 import Timestamp
+
+        moment = Timestamp()
+        moment.FromDatetime(value)
+        return moment
+    return value
 
 
 def _index(items: list[Any], wanted: Any) -> int:

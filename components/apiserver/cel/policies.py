@@ -1,7 +1,8 @@
 """Expressions of match conditions and admission policies
 (apiserver/pkg/admission/plugin/cel and policy).
 
-They see the whole request: object, oldObject, request, namespaceObject, params and variables.
+They see the whole request: object, oldObject, request, namespaceObject, params and variables, and
+the authorizer of its user.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
+from kubewire.components.apiserver.cel.authorization import VARIABLES as AUTHORIZER
 from kubewire.components.apiserver.cel.engine import (
     CompileError,
     Environment,
@@ -93,12 +95,14 @@ _DYNAMIC: Schema = {"x-kubernetes-int-or-string": True}
 
 
 @lru_cache(maxsize=64)
-def checking(params: bool, variables: tuple[tuple[str, str], ...] | None) -> Environment:
+def checking(
+    params: bool, variables: tuple[tuple[str, str], ...] | None, authorizer: bool
+) -> Environment:
     """The environment in which an expression is checked when it is written.
 
     variables has the name and the type of each variable; without it there is no `variables`.
     """
-    return _environment(params, variables, None)
+    return _environment(params, variables, None, authorizer)
 
 
 def check_typed(expression: str, schema: Schema, params: bool, variables: Mapping[str, str]) -> str:
@@ -111,7 +115,10 @@ def check_typed(expression: str, schema: Schema, params: bool, variables: Mappin
 
 
 def _environment(
-    params: bool, variables: tuple[tuple[str, str], ...] | None, schema: Schema | None
+    params: bool,
+    variables: tuple[tuple[str, str], ...] | None,
+    schema: Schema | None,
+    authorizer: bool = True,
 ) -> Environment:
     types = Types()
     typed = {"request": types.name(_REQUEST), "namespaceObject": types.name(_NAMESPACE)}
@@ -120,6 +127,8 @@ def _environment(
         typed["variables"] = types.name({"type": "object", "properties": known})
     if schema is not None:
         typed["object"] = typed["oldObject"] = types.name(schema)
+    if authorizer:
+        typed |= AUTHORIZER
     names = _all(params, variables is not None)
     return Environment(dict.fromkeys(names, "dyn") | typed, types.pool())
 
@@ -127,7 +136,8 @@ def _environment(
 @cache
 def evaluating() -> Environment:
     """The environment for evaluation, in which every value is dynamic."""
-    return Environment(dict.fromkeys(_all(True, True), "dyn"), dynamic_results=True)
+    names = dict.fromkeys(_all(True, True), "dyn")
+    return Environment(names | AUTHORIZER, dynamic_results=True)
 
 
 def _all(params: bool, variables: bool) -> list[str]:
@@ -141,15 +151,16 @@ def check(
     *,
     params: bool = False,
     variables: Mapping[str, str] | None = None,
+    authorizer: bool = True,
 ) -> str:
     """Checks an expression whose type must be one of result, such as "BOOL" or "STRING|NULL".
 
-    variables are the names and types of those defined before it. Returns the type. Raises
-    CompileError with upstream's text.
+    variables are the names and types of those defined before it, and authorizer says whether it may
+    ask that. Returns the type. Raises CompileError with upstream's text.
     """
     known = None if variables is None else tuple(variables.items())
     try:
-        program = checking(params, known).compile(expression)
+        program = checking(params, known, authorizer).compile(expression)
     except CompileError as error:
         raise CompileError(f"compilation failed: {error}") from error
     wanted = [name for name in result.split("|") if name]

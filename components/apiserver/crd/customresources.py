@@ -19,8 +19,7 @@ from typing import Any
 import orjson
 
 from kubewire.components.apiserver import jsonpath
-from kubewire.components.apiserver.crd import structural, validationrules
-from kubewire.components.apiserver.crd.conversion import WebhookConversion
+from kubewire.components.apiserver.crd import structural
 from kubewire.components.apiserver.kinds.cluster.customresourcedefinition import CLEANUP
 from kubewire.components.apiserver.kinds.duration import human_duration
 from kubewire.components.apiserver.kinds.spec import (
@@ -148,17 +147,20 @@ class _Rules:
     """The rules of a version; nothing of CEL is loaded for a schema without rules."""
 
     def __init__(self, schema: structural.Schema) -> None:
+        from kubewire.components.apiserver.crd import validationrules
+
+        self._rules = validationrules
         self._root = validationrules.tree(schema)
 
     @property
     def skipped(self) -> tuple[FieldError, ...]:
-        return () if self._root is None else (validationrules.SKIPPED,)
+        return () if self._root is None else (self._rules.SKIPPED,)
 
     def of_new(self, obj: KubeObject) -> list[FieldError]:
-        return [] if self._root is None else validationrules.errors(self._root, obj, None)
+        return [] if self._root is None else self._rules.errors(self._root, obj, None)
 
     def of_change(self, new: KubeObject, old: KubeObject) -> list[FieldError]:
-        return [] if self._root is None else validationrules.errors(self._root, new, old)
+        return [] if self._root is None else self._rules.errors(self._root, new, old)
 
 
 def _but_metadata(schema: structural.Schema) -> structural.Schema:
@@ -374,6 +376,8 @@ class Definitions:
         spec = crd["spec"].get("conversion") or {}
         if self.client is None or spec.get("strategy") != "Webhook":
             return None
+        from kubewire.components.apiserver.crd.conversion import WebhookConversion
+
         return WebhookConversion(spec, self.client, self.registry.store.owner).convert
 
     def _on_event(self, event: Event) -> None:

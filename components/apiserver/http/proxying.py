@@ -7,7 +7,6 @@ redirects to that root get the path of the proxy in front
 
 from __future__ import annotations
 
-import gzip
 import html
 import posixpath
 import re
@@ -120,9 +119,15 @@ def answer_headers(place: Place, headers: CIMultiDict[str]) -> CIMultiDict[str]:
     return kept
 
 
+def _gunzipped(data: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(data)
+
+
 _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
     "": bytes,
-    "gzip": gzip.decompress,
+    "gzip": _gunzipped,
     "deflate": lambda data: zlib.decompress(data, -zlib.MAX_WBITS),
 }
 
@@ -146,6 +151,8 @@ def rewritten_body(place: Place, encoding: str, body: bytes) -> bytes:
     plain = place.page(text).encode("utf-8", "surrogateescape")
     match encoding:
         case "gzip":
+            import gzip
+
             return gzip.compress(plain)
         case "deflate":
             return zlib.compress(plain, wbits=-zlib.MAX_WBITS)

@@ -47,11 +47,6 @@ from kubewire.components.apiserver.http import (
 )
 from kubewire.components.apiserver.http.aggregation.aggregator import Aggregator
 from kubewire.components.apiserver.http.authentication import Authenticator
-from kubewire.components.apiserver.http.computed import (
-    COMPONENT_STATUSES,
-    Computed,
-    table_of,
-)
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Call, Endpoints
@@ -350,6 +345,12 @@ class ApiServer:
         virtual: discovery.VirtualKind,
         query: dict[str, str],
     ) -> web.Response:
+        from kubewire.components.apiserver.http.computed import (
+            COMPONENT_STATUSES,
+            Computed,
+            table_of,
+        )
+
         computed = Computed(self.endpoints.registry, self.connector)
         answer = await computed.answer(info, virtual.kind, query)
         if info.plural == COMPONENT_STATUSES.plural:

@@ -120,6 +120,10 @@ async def run(session: ExecSession, channels: Channels, *, tty: bool = False) ->
             await asyncio.wait(outputs, timeout=_DRAIN_SECONDS)
         if tty:
             await _wait_for_size(sized)
+        # aiohttp waits for the client's answer to a close frame only if nobody else is reading;
+        # otherwise the connection may end before a client has answered, which it takes for a loss.
+        incoming.cancel()
+        await asyncio.gather(incoming, return_exceptions=True)
         code = ended.result()
         await report(channels, exited(code) if code else success())
     finally:

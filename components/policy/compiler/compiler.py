@@ -7,8 +7,9 @@ namespace, a policy before the pods that it selects.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -29,7 +30,6 @@ from kubewire.components.policy.model import (
     Applied,
     Changes,
     Endpoint,
-    EndpointKind,
     ObjectKey,
     Policy,
     State,
@@ -37,6 +37,7 @@ from kubewire.components.policy.model import (
 )
 
 Object = Mapping[str, Any]
+Labels = Mapping[str, str]
 
 _NOTHING = Translation()
 
@@ -56,7 +57,8 @@ class Compiler:
         self._translations: dict[ObjectKey, Translation] = {}
         self._invalid: dict[ObjectKey, str] = {}
         self._tiers: dict[str, Tier] = {tier.name: tier for tier in BUILT_IN}
-        self._objects: dict[ObjectKey, Object] = {}
+        self._namespace_labels: dict[str, Labels] = {}
+        self._account_labels: dict[tuple[str, str], Labels] = {}
         #: Endpoints whose Applied must be computed again before anyone reads it.
         self._stale: set[ObjectKey] = set()
         #: As they were when changes() was called last, of those touched since.
@@ -67,25 +69,38 @@ class Compiler:
     # What goes in
 
     def apply(self, obj: Object) -> None:
-        """An object that is new or has changed. Other kinds than those of kinds.py are ignored."""
+        """An object that is new or has changed. Other kinds than those of kinds.py are ignored. An
+        object that cannot be compiled counts as absent, and problems says why."""
         key = key_of(obj)
         if key is None:
             return
-        kind = kind_of(obj)
-        if kind is None:
-            self._apply_core(key, obj)
-            return
-        self._invalid.pop(key, None)
         try:
-            translation = kind.translate(obj)
+            put = self._read(key, obj)
         except InvalidPolicy as error:
-            self._invalid[key] = str(error)
-            translation = _NOTHING
-        except (AttributeError, KeyError, TypeError) as error:
+            self._refuse(key, str(error))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             # A file that no API server has checked: a list where the kind has a map, and the like.
-            self._invalid[key] = f"does not have the form of its kind: {error!r}"
-            translation = _NOTHING
-        self._translate(key, translation)
+            self._refuse(key, f"does not have the form of its kind: {error!r}")
+        else:
+            self._invalid.pop(key, None)
+            put()
+
+    def _read(self, key: ObjectKey, obj: Object) -> Callable[[], None]:
+        """What remains to be done when the object has been read without an error."""
+        kind = kind_of(obj)
+        if kind is not None:
+            return partial(self._translate, key, kind.translate(obj))
+        if key.kind == "Pod":
+            return partial(self._put, key, self._pod(key, obj))
+        if key.kind == "Node":
+            return partial(self._put, key, node_endpoint(obj))
+        if key.kind == "Namespace":
+            return partial(self._put_namespace, key.name, namespace_labels(key.name, obj))
+        return partial(self._put_account, key, labels_of(obj))
+
+    def _refuse(self, key: ObjectKey, reason: str) -> None:
+        self.delete(key)
+        self._invalid[key] = reason
 
     def delete(self, key: ObjectKey) -> None:
         """An object that is gone. Unknown ones are ignored."""
@@ -93,8 +108,12 @@ class Compiler:
         if key in self._translations:
             self._translate(key, _NOTHING)
             del self._translations[key]
-        elif self._objects.pop(key, None) is not None:
-            self._core_changed(key)
+        elif key.kind in {"Pod", "Node"}:
+            self._put(key, None)
+        elif key.kind == "Namespace":
+            self._put_namespace(key.name, None)
+        elif key.kind == "ServiceAccount":
+            self._put_account(key, None)
 
     # What comes out
 
@@ -151,42 +170,38 @@ class Compiler:
 
     # Pods, and what gives them labels
 
-    def _apply_core(self, key: ObjectKey, obj: Object) -> None:
-        self._objects[key] = obj
-        self._core_changed(key)
+    def _pod(self, key: ObjectKey, pod: Object) -> Endpoint | None:
+        account = (key.namespace, service_account(pod))
+        of_account = self._account_labels.get(account, {})
+        return pod_endpoint(pod, self._labels_in(key.namespace), of_account)
 
-    def _core_changed(self, key: ObjectKey) -> None:
-        obj = self._objects.get(key)
-        if key.kind == "Pod":
-            self._put_pod(key)
-        elif key.kind == "Node":
-            self._put(key, None if obj is None else node_endpoint(obj))
-        elif key.kind == "Namespace":
-            of_namespace = namespace_labels(key.name, obj)
-            for endpoint in self._pods_in(key.name):
-                self._put(endpoint.key, replace(endpoint, namespace_labels=of_namespace))
-        else:
-            for endpoint in self._pods_in(key.namespace):
-                if endpoint.service_account == key.name:
-                    self._put(endpoint.key, replace(endpoint, account_labels=labels_of(obj)))
+    def _put_namespace(self, name: str, labels: Labels | None) -> None:
+        self._namespace_labels.pop(name, None)
+        if labels is not None:
+            self._namespace_labels[name] = labels
+        for endpoint in self._selection.in_namespace(name):
+            self._put(endpoint.key, self._in_its_namespace(endpoint))
 
-    def _pods_in(self, namespace: str) -> list[Endpoint]:
-        found = self._selection.in_namespace(namespace)
-        return [endpoint for endpoint in found if endpoint.kind is EndpointKind.POD]
+    def _put_account(self, key: ObjectKey, labels: Labels | None) -> None:
+        account = (key.namespace, key.name)
+        self._account_labels.pop(account, None)
+        if labels:
+            self._account_labels[account] = labels
+        for endpoint in self._selection.in_namespace(key.namespace):
+            if endpoint.service_account == key.name:
+                self._put(endpoint.key, replace(endpoint, account_labels=labels or {}))
 
-    def _put_pod(self, key: ObjectKey) -> None:
-        pod = self._objects.get(key)
-        if pod is None:
-            self._put(key, None)
-            return
-        account = ObjectKey("ServiceAccount", key.namespace, service_account(pod))
-        namespace = self._objects.get(ObjectKey("Namespace", "", key.namespace))
-        endpoint = pod_endpoint(
-            pod,
-            namespace_labels(key.namespace, namespace),
-            labels_of(self._objects.get(account)),
-        )
-        self._put(key, endpoint)
+    def _labels_in(self, namespace: str) -> Labels:
+        """Those of a namespace, which all of its endpoints share."""
+        known = self._namespace_labels.get(namespace)
+        return namespace_labels(namespace, None) if known is None else known
+
+    def _in_its_namespace(self, endpoint: Endpoint) -> Endpoint:
+        """With the labels that its namespace has now."""
+        namespace = endpoint.key.namespace
+        if not namespace:
+            return endpoint
+        return replace(endpoint, namespace_labels=self._labels_in(namespace))
 
     def _put(self, key: ObjectKey, new: Endpoint | None) -> None:
         """Replaces an endpoint, and moves its addresses from the old sets to the new ones."""
@@ -294,7 +309,7 @@ class Compiler:
             if endpoint.key not in kept:
                 self._put(endpoint.key, None)
         for endpoint in new:
-            self._put(endpoint.key, endpoint)
+            self._put(endpoint.key, self._in_its_namespace(endpoint))
 
     def _replace_tiers(self, old: tuple[Tier, ...], new: tuple[Tier, ...]) -> None:
         """An object may redefine a built-in tier; without it the built-in one is back."""

@@ -16,13 +16,18 @@ NAME_LABEL = "kubernetes.io/metadata.name"
 
 
 def namespace_labels(name: str, namespace: Mapping[str, Any] | None) -> Labels:
-    """The labels of a namespace, of which the object may not be known yet."""
-    labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
-    return {NAME_LABEL: name, **labels}
+    """The labels of a namespace, of which the object may not be known yet. Its name's label says its
+    name, whatever a file has."""
+    return {**labels_of(namespace), NAME_LABEL: name}
 
 
 def labels_of(obj: Mapping[str, Any] | None) -> Labels:
-    return ((obj or {}).get("metadata") or {}).get("labels") or {}
+    """Raises TypeError if the values are not all strings, which only an unchecked file has."""
+    labels: Labels = ((obj or {}).get("metadata") or {}).get("labels") or {}
+    for key, value in labels.items():
+        if not isinstance(value, str):
+            raise TypeError(f"metadata.labels.{key}: must be a string, not {value!r}")
+    return labels
 
 
 def pod_endpoint(
@@ -39,9 +44,9 @@ def pod_endpoint(
     return Endpoint(
         key=ObjectKey("Pod", namespace, metadata["name"]),
         kind=EndpointKind.POD,
-        labels={**(metadata.get("labels") or {}), **implicit},
+        labels={**labels_of(pod), **implicit},
         addresses=tuple(_pod_addresses(status)),
-        node=spec.get("nodeName") or "",
+        node=str(spec.get("nodeName") or ""),
         uid=metadata.get("uid") or "",
         service_account=account,
         ports=tuple(_ports(spec)),
@@ -52,7 +57,7 @@ def pod_endpoint(
 
 def service_account(pod: Mapping[str, Any]) -> str:
     spec = pod.get("spec") or {}
-    return spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    return str(spec.get("serviceAccountName") or spec.get("serviceAccount") or "default")
 
 
 def node_endpoint(node: Mapping[str, Any]) -> Endpoint:
@@ -62,7 +67,7 @@ def node_endpoint(node: Mapping[str, Any]) -> Endpoint:
     return Endpoint(
         key=ObjectKey("Node", "", metadata["name"]),
         kind=EndpointKind.NODE,
-        labels=metadata.get("labels") or {},
+        labels=labels_of(node),
         addresses=tuple(_canonical(entry.get("address") for entry in addresses)),
         node=metadata["name"],
         uid=metadata.get("uid") or "",

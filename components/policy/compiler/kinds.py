@@ -110,22 +110,27 @@ def kind_of(obj: Mapping[str, Any]) -> Kind | None:
 
 
 def key_of(obj: Mapping[str, Any]) -> ObjectKey | None:
-    """The key of an object, None if the compiler has no use for objects of its kind. An object
-    without a namespace, as a file may have it, is one of `default`."""
+    """The key of an object, None if the compiler has no use for objects of its kind, or the object
+    has no name. One without a namespace, as a file may have it, is one of `default`."""
     kind = kind_of(obj)
     if kind is not None:
         name, resource = kind.name, kind.resource
-    elif not _group(obj) and obj.get("kind") in CORE:
+    elif not _group(obj) and str(obj.get("kind")) in CORE:
         name = str(obj["kind"])
         resource = CORE[name]
     else:
         return None
-    metadata = obj["metadata"]
-    namespace = (metadata.get("namespace") or "default") if resource.namespaced else ""
-    return ObjectKey(name, namespace, metadata["name"])
+    metadata = obj.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return None
+    named, namespace = metadata.get("name"), metadata.get("namespace") or "default"
+    if not (named and isinstance(named, str) and isinstance(namespace, str)):
+        return None
+    return ObjectKey(name, namespace if resource.namespaced else "", named)
 
 
 def _group(obj: Mapping[str, Any]) -> str:
-    """The API group, "" for the core group."""
+    """The API group, "" for the core group. What Calico's API server has as projectcalico.org, it
+    stores as crd.projectcalico.org, with the same spec."""
     group, slash, _ = str(obj.get("apiVersion", "")).partition("/")
-    return group if slash else ""
+    return group.removeprefix("crd.") if slash else ""

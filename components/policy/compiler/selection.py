@@ -9,16 +9,17 @@ the endpoints that have its anchors only.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from kubewire.components.policy.compiler.endpoints import NAME_LABEL
 from kubewire.components.policy.model import AddressSet, Definition, Endpoint, ObjectKey
-from kubewire.components.policy.selectors import And, Equals, Has, In, Selector
+from kubewire.components.policy.selectors import And, Equals, In, Selector
 
-#: ("namespace", name), ("label", key, value), ("has", key), the same of the namespace's labels,
-#: or ("any",).
+#: ("namespace", name), ("label", key, value), ("in namespace", name, key, value), ("namespace
+#: label", key, value), or ("any",).
 Anchor = tuple[str, ...]
 
 ANY: Anchor = ("any",)
@@ -76,7 +77,7 @@ class Selection:
         self._move(key, known, anchors)
         before = self.groups_of(key)
         candidates: set[Group] = set()
-        for anchor in anchors:
+        for anchor in (ANY, *anchors):
             candidates |= self._groups_at.get(anchor, set())
         after = {group for group in candidates if endpoint.is_in(group.definition)}
         for group in before - after:
@@ -116,7 +117,9 @@ class Selection:
     def _fill(self, group: Group) -> None:
         candidates: set[ObjectKey] = set()
         for anchor in group.anchors:
-            candidates |= self._endpoints_at.get(anchor, set())
+            candidates.update(
+                self.endpoints if anchor == ANY else self._endpoints_at.get(anchor, ())
+            )
         for key in candidates:
             if self.endpoints[key].is_in(group.definition):
                 group.endpoints.add(key)
@@ -146,49 +149,46 @@ def _discard(index: dict[Anchor, set[Item]], anchor: Anchor, item: Item) -> None
 
 
 def _of_endpoint(endpoint: Endpoint) -> Iterator[Anchor]:
-    """Every anchor under which a group of this endpoint can be filed."""
-    yield ANY
+    """Every anchor under which a group of this endpoint can be filed, except ANY."""
     namespace = endpoint.key.namespace
     if namespace:
         yield ("namespace", namespace)
-    yield from _of_labels("", endpoint.labels)
-    yield from _of_labels("namespace ", endpoint.namespace_labels)
     for key, value in endpoint.labels.items():
+        yield ("label", key, value)
         yield ("in namespace", namespace, key, value)
-
-
-def _of_labels(prefix: str, labels: Mapping[str, str]) -> Iterator[Anchor]:
-    for key, value in labels.items():
-        yield (f"{prefix}label", key, value)
-        yield (f"{prefix}has", key)
+    for key, value in endpoint.namespace_labels.items():
+        if key != NAME_LABEL:
+            yield ("namespace label", key, value)
 
 
 def _of_definition(definition: Definition) -> list[Anchor]:
     """The anchors that leave the fewest candidates: of a label's value if one is required, within
     the namespace if there is one."""
-    required = list(_required("", definition.selector))
+    labels = next(_required(definition.selector), None)
     if definition.namespace:
-        for anchors in required:
-            if anchors[0][0] == "label":
-                return [("in namespace", definition.namespace, *anchor[1:]) for anchor in anchors]
-        return [("namespace", definition.namespace)]
+        if labels is None:
+            return [("namespace", definition.namespace)]
+        return [("in namespace", definition.namespace, key, value) for key, value in labels]
+    if labels is not None:
+        return [("label", key, value) for key, value in labels]
     if definition.namespaces is not None:
-        required += _required("namespace ", definition.namespaces)
-    values = [anchors for anchors in required if anchors[0][0].endswith("label")]
-    for anchors in values or required:
-        return list(anchors)
+        for labels in _required(definition.namespaces):
+            return [_of_namespace(key, value) for key, value in labels]
     return [ANY]
 
 
-def _required(prefix: str, selector: Selector) -> Iterator[list[Anchor]]:
-    """Lists of anchors; an endpoint that the selector matches has one of each list."""
+def _of_namespace(key: str, value: str) -> Anchor:
+    """The label that repeats a namespace's name needs no index of its own."""
+    return ("namespace", value) if key == NAME_LABEL else ("namespace label", key, value)
+
+
+def _required(selector: Selector) -> Iterator[list[tuple[str, str]]]:
+    """Lists of labels, with their values; what the selector matches has one of each list."""
     terms: Iterable[Selector] = selector.terms if isinstance(selector, And) else (selector,)
     for term in terms:
         if isinstance(term, Equals):
-            yield [(f"{prefix}label", term.key, term.value)]
+            yield [(term.key, term.value)]
         elif isinstance(term, In):
-            yield [(f"{prefix}label", term.key, value) for value in term.values]
-        elif isinstance(term, Has):
-            yield [(f"{prefix}has", term.key)]
+            yield [(term.key, value) for value in term.values]
         elif isinstance(term, And):
-            yield from _required(prefix, term)
+            yield from _required(term)

@@ -98,7 +98,8 @@ def label_selector(selector: object, where: str) -> Selector:
 
 
 def _check_expression(expression: Any, where: str) -> None:
-    if not isinstance(expression, Mapping) or not expression.get("key"):
+    key = expression.get("key") if isinstance(expression, Mapping) else None
+    if not (key and isinstance(key, str)):
         raise InvalidPolicy(f"{where}.key: required")
     operator, values = expression.get("operator"), expression.get("values")
     if operator not in _OPERATORS:

@@ -16,6 +16,7 @@ MODULES = (
     "conntrack",
     "packets",
     "series",
+    "reachability",
 )
 VERBS: Mapping[str, type[Look] | type[Probe]] = {
     name: verb

@@ -391,6 +391,23 @@ def test_no_snat_test_compares_what_the_others_saw(start: Start) -> None:
     assert status == 500 and "expected 10.0.0.9 but received 127.0.0.1" in body
 
 
+def test_the_proxy_of_no_snat_test_passes_answers_on(start: Start) -> None:
+    import os
+
+    port, proxy, nobody = free_port(), free_port(), free_port()
+    start("no-snat-test", f"--port={port}", env={**os.environ, "POD_IP": "10.0.0.9", "NODE_IP": "127.0.0.1"})
+    start("no-snat-test-proxy", f"--port={proxy}")
+    wait_for_port(port)
+    wait_for_port(proxy)
+    target = f"127.0.0.1:{port}"
+    assert get(proxy, f"/checknosnat?target={target}&ips=") == (200, "")
+    assert get(proxy, f"/checknosnat?target={target}&ips={target}") == get(port, f"/checknosnat?ips={target}")
+    status, body = get(proxy, f"/checknosnat?target=127.0.0.1:{nobody}&ips=10.0.0.1")
+    assert status == 500
+    assert body.startswith(f'error querying "http://127.0.0.1:{nobody}/checknosnat?ips=10.0.0.1", err: Get "http')
+    assert get(proxy, "/whoami")[0] == 404
+
+
 def test_tcp_reset(start: Start) -> None:
     port = free_port()
     start("tcp-reset", f"--port={port}")

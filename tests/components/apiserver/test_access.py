@@ -15,7 +15,7 @@ import pytest
 from kubewire.components.apiserver.access import modes
 from kubewire.components.apiserver.access.attributes import Attributes
 from kubewire.components.apiserver.access.nodes import NodeAuthorizer, pod_references
-from kubewire.components.apiserver.access.policy import node_rules
+from kubewire.components.apiserver.access.policy import cluster_roles, node_rules
 from kubewire.components.apiserver.access.rbac import RbacAuthorizer
 from kubewire.components.apiserver.kinds import rules
 from kubewire.components.apiserver.kinds.rules import Rule
@@ -320,6 +320,13 @@ def ask(verb: str, resource: str, name: str = "", namespace: str = "", group: st
         pytest.param(ask("get", "secrets", "csi", "vault"), None, id="the volume's secret"),
         pytest.param(ask("create", "serviceaccounts/token", "robot", "apps"), None, id="the pod's token"),
         pytest.param(ask("create", "serviceaccounts/token", "x", "apps"), UNRELATED, id="another account's token"),
+        pytest.param(ask("get", "serviceaccounts", "robot", "apps"), None, id="the pod's account"),
+        pytest.param(ask("get", "serviceaccounts", "x", "apps"), UNRELATED, id="another account"),
+        pytest.param(
+            ask("list", "serviceaccounts", "", "apps"),
+            "can only create tokens for individual service accounts",
+            id="all accounts",
+        ),
         pytest.param(ask("get", "secrets", "x", "apps"), UNRELATED, id="another secret"),
         pytest.param(ask("get", "secrets", "env", "x"), UNRELATED, id="of another namespace"),
         pytest.param(ask("get", "pods", "other", "apps"), UNRELATED, id="another node's pod"),
@@ -347,11 +354,41 @@ def ask(verb: str, resource: str, name: str = "", namespace: str = "", group: st
         pytest.param(ask("list", "services"), None, id="Services"),
         pytest.param(ask("delete", "services", "x", "apps"), "", id="no Service to delete"),
         pytest.param(ask("create", "events", "", "apps"), None, id="events"),
+        pytest.param(ask("create", "events", "", "apps", "events.k8s.io"), None, id="events of events.k8s.io"),
+        pytest.param(
+            ask("create", "podcertificaterequests", "x", "apps", "certificates.k8s.io"),
+            "",
+            id="a beta kind that is off",
+        ),
     ],
 )
 def test_a_kubelet_may_do_what_its_pods_need(nodes: NodeAuthorizer, asked: Attributes, refusal: str | None) -> None:
     decision = nodes.decide(asked)
     assert (decision.allowed, decision.reason) == ((True, "") if refusal is None else (False, refusal))
+
+
+@pytest.mark.parametrize(
+    ("role", "verb", "group", "resource", "allowed"),
+    [
+        pytest.param("view", "list", "events.k8s.io", "events", True, id="view reads events of both groups"),
+        pytest.param("view", "get", "", "events", True, id="view reads events"),
+        pytest.param("view", "get", "coordination.k8s.io", "leases", False, id="view reads no Leases"),
+        pytest.param("edit", "get", "coordination.k8s.io", "leases", True, id="edit reads Leases"),
+        pytest.param("edit", "create", "coordination.k8s.io", "leases", True, id="edit writes Leases"),
+        pytest.param("edit", "delete", "events.k8s.io", "events", True, id="edit writes events of both groups"),
+        pytest.param("view", "list", "resource.k8s.io", "resourceclaims", True, id="view reads claims of devices"),
+        pytest.param("edit", "create", "resource.k8s.io", "resourceclaims", True, id="edit makes claims of devices"),
+        pytest.param("edit", "create", "resource.k8s.io", "resourceslices", False, id="edit makes no slices"),
+    ],
+)
+def test_the_roles_of_namespaces(role: str, verb: str, group: str, resource: str, allowed: bool) -> None:
+    granted = cluster_roles()[f"system:aggregate-to-{role}"].rules
+    assert any(rules.allows(rule, verb, group, resource, "", "") for rule in granted) is allowed
+
+
+def test_who_monitors_may_read_the_metrics_of_nodes() -> None:
+    granted = cluster_roles()["system:monitoring"].rules
+    assert any(rules.allows(rule, "get", "", "nodes", "metrics", "worker-1") for rule in granted)
 
 
 def test_what_a_pod_needed_goes_with_it(store: Store, nodes: NodeAuthorizer) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from tests.components.networks.flows import Hosts
 
@@ -21,6 +22,10 @@ _REFUSED_SECONDS = 0.1
 #: Every attempt comes from a port of its own: a datagram from a port that was used before could belong to a connection
 #: that the kernel still tracks, and pass.
 _FIRST_PORT = 1024
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -51,6 +56,7 @@ class Ground:
         self._open = ExitStack()
         self._next_port = dict.fromkeys(self.addresses, _FIRST_PORT)
         self._servers: dict[tuple[str, str, int], socket.socket] = {}
+        self._attended: list[tuple[HasFileno, Callable[[], None]]] = []
 
     @contextmanager
     def listening(self) -> Iterator[Ground]:
@@ -61,11 +67,17 @@ class Ground:
                         self._servers[pod, protocol, port] = self._open.enter_context(_server(address, protocol, port))
             yield self
 
+    def attend(self, file: HasFileno, ready: Callable[[], None]) -> None:
+        """While connections are tried, ready is called whenever file can be read."""
+        self._attended.append((file, ready))
+
     def reached(self, wanted: Collection[Try], expected: Collection[Try]) -> set[Try]:
         """Those of the wanted connections that work. expected only decides how long to wait."""
         with ExitStack() as stack, selectors.DefaultSelector() as selector:
             for server in self._servers.values():
                 selector.register(server, selectors.EVENT_READ, None)
+            for file, ready in self._attended:
+                selector.register(file, selectors.EVENT_READ, ready)
             for one in sorted(wanted):
                 own = (self.addresses[one.source], self._port_of(one.source))
                 with self.hosts.inside(one.source):
@@ -89,6 +101,9 @@ def _results(selector: selectors.BaseSelector, expected: set[Try]) -> set[Try]:
         if quiet and time.monotonic() >= quiet:
             break
         for key, _ in selector.select(0.05):
+            if callable(key.data):
+                key.data()
+                continue
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
             if key.data is None:

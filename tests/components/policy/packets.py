@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from kubewire.components.policy.compiler.compiler import Compiler
-from kubewire.components.policy.model import ObjectKey, State
+from kubewire.components.policy.model import State
 from tests.components.policy import truth
 from tests.components.policy.ground import Ground, Try, differences, tries
-from tests.components.policy.matrix import NAMESPACES, PODS, PORTS, Case, Step
-from tests.components.policy.objects import Object
+from tests.components.policy.matrix import PODS, PORTS, Case, Step
 
 #: host names must not have a slash.
 HOSTS = {pod: pod.replace("/", "-") for pod in PODS}
@@ -26,10 +25,10 @@ def failures(place: Ground, node: str, enforce: Enforce, cases: Iterable[Case]) 
     found: dict[str, str] = {}
     for case in cases:
         compiler = Compiler()
-        for obj in _world(addresses):
+        for obj in truth.world(addresses):
             compiler.apply(obj)
         for number, step in enumerate(case.steps):
-            _take(compiler, step, addresses)
+            truth.take(compiler, step, addresses)
             with place.hosts.inside(node):
                 asyncio.run(_enforced(enforce, compiler.state))
             expected = _expected(step)
@@ -40,24 +39,6 @@ def failures(place: Ground, node: str, enforce: Enforce, cases: Iterable[Case]) 
 
 async def _enforced(enforce: Enforce, state: State) -> None:
     await enforce(state)
-
-
-def _world(addresses: Mapping[str, str]) -> Iterable[Object]:
-    yield from (truth.namespace_object(name) for name in NAMESPACES)
-    yield from (truth.pod_object(pod, addresses[pod]) for pod in PODS)
-
-
-def _take(compiler: Compiler, step: Step, addresses: Mapping[str, str]) -> None:
-    for policy in step.policies(addresses):
-        compiler.apply(policy)
-    for text in step.delete:
-        kind, _, place = text.partition(" ")
-        namespace, _, name = place.rpartition("/")
-        compiler.delete(ObjectKey(kind, namespace, name))
-    for pod, labels in step.pod_labels.items():
-        compiler.apply(truth.pod_object(pod, addresses[pod], labels))
-    for namespace, labels in step.namespace_labels.items():
-        compiler.apply(truth.namespace_object(namespace, labels))
 
 
 def _expected(step: Step) -> list[Try]:

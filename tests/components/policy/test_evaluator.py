@@ -133,3 +133,30 @@ def test_an_update_follows_the_compiler() -> None:
     compiler.apply(pod("late", addresses=["10.244.2.9"], labels={"app": "web"}, node="worker-2"))
     found.update(compiler.state, compiler.changes())
     assert found.verdict(Flow(CLIENT, "10.244.2.9")).ingress.text == "NetworkPolicy default/web, ingress[0] allows"
+
+
+def test_an_update_knows_addresses_and_nodes_that_moved() -> None:
+    compiler = Compiler()
+    for obj in (*PODS, network_policy("deny-all")):
+        compiler.apply(obj)
+    compiler.changes()
+    found = Evaluator(compiler.state)
+
+    def update() -> str:
+        found.update(compiler.state, compiler.changes())
+        pod_there = found.pod_at(WEB)
+        return pod_there.key.name if pod_there else ""
+
+    compiler.apply(pod("new", addresses=[WEB]))
+    assert update() == "new"
+    compiler.delete(ObjectKey("Pod", "default", "new"))
+    assert update() == "web"
+    compiler.apply(pod("web", addresses=["10.244.2.77"]))
+    assert update() == ""
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1"}}
+    compiler.apply({**node, "status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.9"}]}})
+    update()
+    assert found.verdict(Flow("172.18.0.9", CLIENT)).allowed
+    compiler.delete(ObjectKey("Node", "", "worker-1"))
+    update()
+    assert not found.verdict(Flow("172.18.0.9", CLIENT)).allowed

@@ -142,6 +142,32 @@ def test_a_kind_that_is_not_served_is_waited_for_without_noise(caplog: pytest.Lo
     assert not caplog.records
 
 
+def test_the_state_stands_still_while_an_engine_works_with_it() -> None:
+    served = cluster()
+    began, told = asyncio.Event(), asyncio.Event()
+    seen: asyncio.Queue[set[ObjectKey]] = asyncio.Queue()
+
+    async def changed(state: State, changes: Changes) -> None:
+        began.set()
+        await told.wait()
+        seen.put_nowait(set(state.endpoints))
+
+    async def body() -> None:
+        async with client_of(served) as client:
+            follower = Follower(client, ["NetworkPolicy"], changed)
+            (pods,) = [one for one in follower.informers if one.resource.kind == "Pod"]
+            pods.add_handler(lambda old, new: told.set() if began.is_set() else None)
+            task = asyncio.ensure_future(follower.run())
+            await began.wait()
+            served.send("pods", "ADDED", pod("late", addresses=["10.244.1.9"]))
+            async with asyncio.timeout(60):
+                assert await seen.get() == {WEB}
+                assert await seen.get() == {WEB, ObjectKey("Pod", "default", "late")}
+            task.cancel()
+
+    asyncio.run(body())
+
+
 def test_an_error_of_the_engine_ends_the_follower() -> None:
     async def changed(state: State, changes: Changes) -> None:
         raise OSError("no table")

@@ -8,9 +8,8 @@ import pytest
 
 from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.evaluator import Evaluator, Flow
-from kubewire.components.policy.model import ObjectKey
-from tests.components.policy.matrix import NAMESPACES, PODS, PORTS, Case, Step, case
-from tests.components.policy.truth import CASES, namespace_object, pod_object
+from tests.components.policy.matrix import PODS, PORTS, Case, Step, case
+from tests.components.policy.truth import CASES, take, world
 
 ADDRESSES = {
     "IPv4": {pod: f"10.244.{index % 3 + 1}.{index + 2}" for index, pod in enumerate(PODS)},
@@ -20,24 +19,9 @@ ADDRESSES = {
 
 def cluster(addresses: dict[str, str]) -> Compiler:
     compiler = Compiler()
-    for name in NAMESPACES:
-        compiler.apply(namespace_object(name))
-    for pod in PODS:
-        compiler.apply(pod_object(pod, addresses[pod]))
+    for obj in world(addresses):
+        compiler.apply(obj)
     return compiler
-
-
-def take(compiler: Compiler, step: Step, addresses: dict[str, str]) -> None:
-    for policy in step.policies(addresses):
-        compiler.apply(policy)
-    for text in step.delete:
-        kind, _, name = text.partition(" ")
-        namespace, _, short = name.rpartition("/")
-        compiler.delete(ObjectKey(kind, namespace, short))
-    for pod, labels in step.pod_labels.items():
-        compiler.apply(pod_object(pod, addresses[pod], labels))
-    for name, labels in step.namespace_labels.items():
-        compiler.apply(namespace_object(name, labels))
 
 
 def differences(evaluator: Evaluator, step: Step, addresses: dict[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.cluster import schemarules, schemas
+from kubewire.components.apiserver.kinds.cluster import schemas
 from kubewire.components.apiserver.kinds.cluster.webhooks import client_config
 from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
@@ -159,6 +159,9 @@ def _names(name: Mapping[str, Any]) -> list[FieldError]:
 
 
 def _versions(versions: list[dict[str, Any]]) -> list[FieldError]:
+    # What knows expressions is needed only where definitions are written.
+    from kubewire.components.apiserver.kinds.cluster import schemarules
+
     errors = []
     for index, version in enumerate(versions):
         path = f"spec.versions[{index}]"

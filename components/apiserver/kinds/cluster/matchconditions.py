@@ -41,9 +41,10 @@ def expression(
     result: str = "BOOL",
     variables: Mapping[str, str] | None = None,
     missing: str = "",
+    authorizer: bool = True,
 ) -> list[FieldError]:
     """Checks one expression, which must be there."""
-    return typed_expression(text, path, params, result, variables, missing)[0]
+    return typed_expression(text, path, params, result, variables, missing, authorizer)[0]
 
 
 def typed_expression(
@@ -53,6 +54,7 @@ def typed_expression(
     result: str,
     variables: Mapping[str, str] | None,
     missing: str,
+    authorizer: bool = True,
 ) -> tuple[list[FieldError], str]:
     """Like expression(); returns the type of a correct expression, too."""
     if not text.strip():
@@ -61,6 +63,9 @@ def typed_expression(
     from kubewire.components.apiserver.cel.engine import CompileError
 
     try:
-        return [], policies.check(text, result, params=params, variables=variables)
+        kind = policies.check(
+            text, result, params=params, variables=variables, authorizer=authorizer
+        )
+        return [], kind
     except CompileError as error:
         return [invalid(path, text, str(error))], ""

@@ -190,7 +190,7 @@ def _validation(
     if said and not said.strip():
         errors.append(invalid(at, said, "must be non-empty if specified"))
     elif said:
-        errors += matchconditions.expression(said, at, params, "STRING", known)
+        errors += matchconditions.expression(said, at, params, "STRING", known, authorizer=False)
     message = validation.get("message") or ""
     if message and not message.strip():
         text = "message must be non-empty if specified"

@@ -24,6 +24,9 @@ SHOWN = {"storageos": "storageOS"}
 
 #: The sources that list files.
 _LISTING = ("configMap", "secret", "downwardAPI", "projected")
+_WITH_ITEMS = frozenset({"configMap", "secret", "downwardAPI"})
+#: Sources of a projected volume that are one file.
+_WITH_PATH = frozenset({"serviceAccountToken", "clusterTrustBundle"})
 
 Volume = Mapping[str, Any]
 
@@ -75,12 +78,11 @@ def _may_overlap(volume: Volume) -> bool:
 
 def _add_paths(source: Volume, paths: list[str]) -> None:
     """Adds the paths of a volume or of a source of a projected one."""
-    for field in ("configMap", "secret", "downwardAPI"):
-        if listed := source.get(field):
-            paths += _paths(listed)
-    for field in ("serviceAccountToken", "clusterTrustBundle"):
-        if single := source.get(field):
-            paths.append(single.get("path", ""))
+    for field, value in source.items():
+        if field in _WITH_ITEMS and value:
+            paths += _paths(value)
+        elif field in _WITH_PATH and value:
+            paths.append(value.get("path", ""))
 
 
 def _overlap_warnings(volume: Volume) -> list[str]:

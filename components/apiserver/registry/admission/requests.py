@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.apiserver.cel.authorization import Asker, Decide
 from kubewire.components.apiserver.registry.admission.plugin import Attributes
 from kubewire.components.apiserver.registry.admission.webhooks.rules import Resource
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
@@ -110,8 +111,10 @@ def request_json(
     return request
 
 
-def expression_values(attributes: Attributes, resource: Resource, served: Served) -> dict[str, Any]:
-    """The variables that an expression sees of a request."""
+def expression_values(
+    attributes: Attributes, resource: Resource, served: Served, decide: Decide
+) -> dict[str, Any]:
+    """The variables that an expression sees of a request; decide answers its authorizer."""
     request = request_json(attributes, resource, served, "")
     del request["uid"]
     return {
@@ -120,6 +123,18 @@ def expression_values(attributes: Attributes, resource: Resource, served: Served
         "request": request,
         "namespaceObject": None,
         "params": None,
+        "authorizer": Asker(decide, attributes.user, _asked(attributes)),
+    }
+
+
+def _asked(attributes: Attributes) -> dict[str, str]:
+    """The request's own resource, about which authorizer.requestResource asks."""
+    return {
+        "group": attributes.served.group,
+        "resource": attributes.served.plural,
+        "subresource": attributes.subresource,
+        "namespace": namespace_of(attributes),
+        "name": "" if attributes.generated_name else attributes.name,
     }
 
 

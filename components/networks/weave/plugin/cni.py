@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from kubewire.components.networks.cni_plugin import contract, execution
 from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 BRIDGE = "weave"
 MTU = 1376
+#: BR_STATE_FORWARDING of a bridge port, and how long to wait for it: a second at most.
+_FORWARDING, _FORWARDING_TRIES, _FORWARDING_PAUSE = "3", 100, 0.01
 HTTP_ADDR = "127.0.0.1:6784"
 
 
@@ -171,8 +174,31 @@ def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str
     shown = run(
         ["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname],
     )
-    with open(f"/sys/class/net/{call.veth}/address", encoding="ascii") as file:
-        return file.read().strip(), str(json.loads(shown)[0]["address"])
+    mac = str(json.loads(shown)[0]["address"])
+    _announce(call, mac)
+    return _read(f"/sys/class/net/{call.veth}/address"), mac
+
+
+def _announce(call: Call, mac: str) -> None:
+    """Announces the pod's address by ARP once the bridge forwards what the pod sends.
+
+    The announcement at `up` is mostly lost, because the node's end becomes a forwarding port a
+    little later; then nodes that have a neighbour entry for the address, of a pod that had it a
+    moment ago, would send to that pod's MAC for seconds. With arp_notify, setting a link's own
+    address announces it anew.
+    """
+    state = f"/sys/class/net/{call.veth}/brport/state"
+    for _ in range(_FORWARDING_TRIES):
+        if _read(state) == _FORWARDING:
+            break
+        time.sleep(_FORWARDING_PAUSE)
+    words = ["ip", "link", "set", "dev", call.ifname, "address", mac]
+    run(["nsenter", f"--net={call.netns}", *words])
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _in_pod(call: Call, lines: str) -> None:

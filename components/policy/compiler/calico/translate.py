@@ -47,6 +47,7 @@ SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
 NAMESPACE_LABEL = "projectcalico.org/namespace"
 
 _EVERY_KIND = frozenset({EndpointKind.POD, EndpointKind.NETWORK_SET, EndpointKind.HOST})
+_HOSTS = frozenset({EndpointKind.HOST})
 _SUBJECTS_OF_GLOBAL = frozenset({EndpointKind.POD, EndpointKind.HOST})
 _PROTOCOLS = ("TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite")
 _PORTS = ("TCP", "UDP", "SCTP", "6", "17", "132")
@@ -77,15 +78,17 @@ def network_policy(obj: KubeObject) -> Translation:
 
 
 def global_network_policy(obj: KubeObject) -> Translation:
-    """A policy of the whole cluster. Raises InvalidPolicy."""
+    """A policy of the whole cluster. One that acts before DNAT or without connection tracking acts
+    on host endpoints alone, whatever else it selects. Raises InvalidPolicy."""
     spec = obj.get("spec") or {}
+    of_hosts = spec.get("doNotTrack") or spec.get("preDNAT")
     namespaces, only_global = _namespaces(spec, "spec")
     subjects = Definition(
         selector=_parsed(spec, "selector", "spec"),
         namespaces=namespaces,
         service_accounts=_optional(spec, "serviceAccountSelector", "spec"),
         only_global=only_global,
-        kinds=_SUBJECTS_OF_GLOBAL,
+        kinds=_HOSTS if of_hosts else _SUBJECTS_OF_GLOBAL,
     )
     key = ObjectKey("GlobalNetworkPolicy", "", str(obj["metadata"]["name"]))
     return _translation(key, spec, subjects)

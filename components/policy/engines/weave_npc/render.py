@@ -215,9 +215,9 @@ def _chains(
     ingress, egress = ([], [])  # type: tuple[list[str], list[str]]
     for policy in policies:
         for rule in policy.ingress:
-            ingress += _rules(state, policy, rule, Direction.INGRESS)
+            ingress += rules_of(state, policy, rule, Direction.INGRESS)
         for rule in policy.egress:
-            egress += _rules(state, policy, rule, Direction.EGRESS)
+            egress += rules_of(state, policy, rule, Direction.EGRESS)
     has_egress = any(Direction.EGRESS in policy.directions for policy in policies)
     yield _chain(names.EGRESS_ACCEPT, [f"-j MARK --set-xmark {names.EGRESS_MARK}"])
     yield _chain(names.DEFAULT, [_default_ingress(name) for name in namespaces])
@@ -280,7 +280,7 @@ def _default_egress(namespace: str) -> Iterator[str]:
         yield f'-m set --match-set {name} src -m comment --comment "{comment}" -j {target}'
 
 
-def _rules(state: State, policy: Policy, rule: Rule, direction: Direction) -> Iterator[str]:
+def rules_of(state: State, policy: Policy, rule: Rule, direction: Direction) -> Iterator[str]:
     """The matches of a rule in the order of iptables-save, once for each of its ports; nothing for
     a rule that IPv4 cannot match."""
     match = rule.match

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.access.attributes import Attributes, Decision
 from kubewire.components.apiserver.cel.authorization import VARIABLES as AUTHORIZER_VARIABLES
-from kubewire.components.apiserver.cel.authorization import Asker
+from kubewire.components.apiserver.cel.authorization import Asker, Question
 from kubewire.components.apiserver.cel.engine import CompileError, Environment, EvaluationError
 from kubewire.components.apiserver.users import User
 
@@ -77,7 +76,29 @@ VALUES: dict[str, Any] = {
     'format.named("nothing").hasValue()': False,
     'format.named("uuid").value().validate("x").value().join(" ")': "does not match the UUID format",
     "optional.of(1).hasValue() && optional.of(1).value() == 1 && optional.none().orValue(2) == 2": True,
+    "lists.range(3)": [0, 1, 2],
+    "[1, 2, 3].slice(0, 2)": [1, 2],
+    "[[1], [2, 3]].flatten()": [1, 2, 3],
+    "[1, 1, 2].distinct()": [1, 2],
+    "[{'a': 2}, {'a': 1}].sortBy(e, e.a)[0].a": 1,
+    "[1, 2].first().value()": 1,
+    "[1, 2].last().orValue(0)": 2,
+    "strings.quote('a')": '"a"',
+    "' aBc '.trim().lowerAscii().replace('b', 'x')": "axc",
+    "['a', 'b'].join('-')": "a-b",
+    "[1, 2].transformList(i, v, i > 0, v * 2)": [4],
+    "[1, 2].existsOne(i, v, v == 1)": True,
+    "optional.of(1).optMap(x, x + 1).value()": 2,
+    "optional.ofNonZeroValue('').hasValue()": False,
+    "[?optional.none(), 1]": [1],
+    "cel.bind(x, 1, x + x)": 2,
+    "jsonpatch.escapeKey('k8s.io/my~label')": "k8s.io~1my~0label",
+    "[duration('1s'), duration('2s')].sum() == duration('3s')": True,
+    "[duration('1s'), duration('2s')].max() == duration('2s')": True,
+    "[timestamp('2021-01-01T00:00:00Z'), timestamp('2020-01-01T00:00:00Z')].min().getFullYear()": 2020,
     "sets.contains([1, 2], [1])": True,
+    "sets.equivalent([1, 2], [2, 1])": True,
+    "sets.intersects([1], [2])": False,
     "[1, 2].all(i, v, i < v)": True,
     "{'a': 1}.exists(k, v, v == 1)": True,
     "self.?a.orValue(7)": 7,
@@ -131,13 +152,13 @@ GRANTED = {
 }
 
 
-def _decide(asked: Attributes) -> Decision:
+def _decide(asked: Question) -> tuple[bool, str]:
     if asked.path:
-        return Decision(asked.path == "/healthz" and asked.verb == "get", "by path")
+        return asked.path == "/healthz" and asked.verb == "get", "by path"
     if ("spec.nodeName", "n1") in asked.equals:
-        return Decision(True, "its own pods")
+        return True, "its own pods"
     shape = (asked.user.name, asked.verb, asked.group, asked.resource, asked.subresource, asked.namespace, asked.name)
-    return Decision(shape in GRANTED, "")
+    return shape in GRANTED, ""
 
 
 ANSWERS: dict[str, Any] = {

@@ -268,6 +268,26 @@ def test_a_terminals_size_reaches_the_session() -> None:
     run(body)
 
 
+def test_a_connection_stays_until_its_client_has_answered_the_close_frame() -> None:
+    """Otherwise clients such as aiohttp's report code 1006, a lost connection."""
+
+    async def body(target: LocalTarget, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/exec/default/a/b?command=true&output=1"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=["v4.channel.k8s.io"], autoclose=False) as socket,
+        ):
+            while (await socket.receive()).type != aiohttp.WSMsgType.CLOSE:
+                pass
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            assert not target.sessions[0].closed.is_set()
+            await socket.close()
+        await asyncio.wait_for(target.sessions[0].closed.wait(), 60)
+
+    run(body)
+
+
 def test_a_quick_command_ends_after_its_client_has_said_the_terminals_size() -> None:
     """kubectl logs an error on the terminal if the connection is closed before."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kubewire.components.policy.compiler.compiler import Compiler
-from kubewire.components.policy.model import ObjectKey
+from kubewire.components.policy.model import Applied, ObjectKey
 
 CALICO = "projectcalico.org/v3"
 WEB = ObjectKey("Pod", "shop", "web")
@@ -53,12 +55,26 @@ def test_policies_are_asked_by_tier_and_order() -> None:
     ]
 
 
+def test_an_object_as_calico_stores_it_is_the_same_as_of_its_api() -> None:
+    stored = {**calico("GlobalNetworkPolicy", "p"), "apiVersion": "crd.projectcalico.org/v1"}
+    assert compiled(stored).state.policies == compiled(calico("GlobalNetworkPolicy", "p")).state.policies != {}
+
+
 def test_a_service_account_by_name_and_the_namespace_as_a_label() -> None:
     state = compiled(
         calico("GlobalNetworkPolicy", "a", selector="projectcalico.org/serviceaccount == 'front'"),
         calico("GlobalNetworkPolicy", "b", selector="projectcalico.org/namespace == 'office'"),
     ).state
     assert [[key.name for key in keys] for _, keys in state.applied[WEB].ingress] == [["a"]]
+
+
+@pytest.mark.parametrize("field", ["doNotTrack", "preDNAT"])
+def test_a_policy_for_hosts_alone_does_not_isolate_pods(field: str) -> None:
+    special = calico("GlobalNetworkPolicy", "p", types=["Ingress"], applyOnForward=True)
+    special["spec"][field] = True
+    state = compiled(calico("HostEndpoint", "h", node="n1", interfaceName="eth0"), special).state
+    assert state.applied[WEB] == Applied()
+    assert state.applied[ObjectKey("HostEndpoint", "", "h")].ingress
 
 
 def test_network_sets_are_members_of_selectors() -> None:

@@ -185,6 +185,22 @@ def test_a_namespace_label_changes_the_sets_that_select_namespaces() -> None:
     assert not the_set(made)
 
 
+def test_a_network_set_has_the_labels_of_its_namespace_as_pods_have() -> None:
+    """Calico gives it the profile of the namespace."""
+    where = {"namespaceSelector": "team == 'x'", "selector": "has(lan)"}
+    rule = {"action": "Allow", "source": where}
+    spec = {"selector": "all()", "types": ["Ingress"], "ingress": [rule]}
+    networks = {"name": "office", "namespace": "other", "labels": {"lan": ""}}
+    api = {"apiVersion": "projectcalico.org/v3"}
+    made = compiler(
+        {**api, "kind": "NetworkSet", "metadata": networks, "spec": {"nets": ["192.0.2.0/24"]}},
+        {**api, "kind": "GlobalNetworkPolicy", "metadata": {"name": "p"}, "spec": spec},
+    )
+    assert not the_set(made)
+    made.apply(namespace("other", {"team": "x"}))
+    assert the_set(made) == {"192.0.2.0/24"}
+
+
 def test_an_object_that_cannot_be_compiled_is_named_with_the_reason() -> None:
     made = two_pods()
     made.apply(allow_a(ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}]))

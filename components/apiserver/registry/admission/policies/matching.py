@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.apiserver.cel.authorization import Decide
 from kubewire.components.apiserver.registry.admission import requests
 from kubewire.components.apiserver.registry.admission.plugin import Attributes, Operation
 from kubewire.components.apiserver.registry.admission.policies.definitions import Policy
@@ -161,9 +162,9 @@ class Matcher:
         ]
 
 
-def values(use: Use, attributes: Attributes, store: Store) -> dict[str, Any]:
+def values(use: Use, attributes: Attributes, store: Store, decide: Decide) -> dict[str, Any]:
     """The variables that the expressions of a policy see, without `variables`."""
-    seen = requests.expression_values(attributes, use.resource, use.served)
+    seen = requests.expression_values(attributes, use.resource, use.served, decide)
     namespace = "" if attributes.served.storage == "namespaces" else attributes.namespace
     stored = store.get(Key("namespaces", "", namespace)) if namespace else None
     seen["namespaceObject"] = None if stored is None else stored.obj

@@ -7,6 +7,7 @@ from typing import Any
 
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.cel import mutations
+from kubewire.components.apiserver.cel.authorization import Decide
 from kubewire.components.apiserver.cel.engine import CompileError, EvaluationError, Program
 from kubewire.components.apiserver.cel.policies import Variables, all_hold
 from kubewire.components.apiserver.registry import patch
@@ -32,10 +33,15 @@ class MutatingAdmissionPolicy(PolicyPlugin):
     name = "MutatingAdmissionPolicy"
 
     def __init__(
-        self, store: Store, catalog: Catalog, decode: Decode, list_keys: ListKeysOf
+        self,
+        store: Store,
+        catalog: Catalog,
+        decide: Decide,
+        decode: Decode,
+        list_keys: ListKeysOf,
     ) -> None:
         policies = Policies(store, "mutating", _EXPRESSIONS, mutations.compiled)
-        super().__init__(store, catalog, policies)
+        super().__init__(store, catalog, policies, decide)
         self._decode = decode
         self._list_keys = list_keys
 
@@ -59,7 +65,9 @@ class MutatingAdmissionPolicy(PolicyPlugin):
         if attributes.reinvoked and use.key not in again.required:
             return
         try:
-            if not all_hold(use.policy.conditions, values(use, attributes, self.store)):
+            if not all_hold(
+                use.policy.conditions, values(use, attributes, self.store, self._decide)
+            ):
                 return
             changed = [
                 self._mutated(use, attributes, mutation, index)
@@ -84,7 +92,7 @@ class MutatingAdmissionPolicy(PolicyPlugin):
         kind = mutation["patchType"]
         program = use.policy.expressions[kind][index]
         assert program is not None
-        seen = values(use, attributes, self.store)
+        seen = values(use, attributes, self.store, self._decide)
         before = seen["object"]
         made = self._evaluate(use, program, seen)
         if kind == "JSONPatch":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubewire.components.apiserver.cel.authorization import Decide
 from kubewire.components.apiserver.registry.admission.plugin import Operation, Plugin
 from kubewire.components.apiserver.registry.admission.policies.definitions import Policies
 from kubewire.components.apiserver.registry.admission.policies.matching import Matcher
@@ -11,8 +12,11 @@ from kubewire.components.apiserver.store import Store
 
 
 class PolicyPlugin(Plugin):
-    def __init__(self, store: Store, catalog: Catalog, policies: Policies) -> None:
+    """decide answers the authorizer of expressions."""
+
+    def __init__(self, store: Store, catalog: Catalog, policies: Policies, decide: Decide) -> None:
         super().__init__(store)
+        self._decide = decide
         self._policies = policies
         self._matcher = Matcher(store, catalog)
 

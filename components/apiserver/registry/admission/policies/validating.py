@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubewire.components.apiserver import status
+from kubewire.components.apiserver.cel.authorization import Decide
 from kubewire.components.apiserver.cel.engine import EvaluationError
 from kubewire.components.apiserver.cel.policies import Variables, all_hold
 from kubewire.components.apiserver.registry.admission.plugin import Attributes
@@ -42,8 +43,8 @@ class ValidatingAdmissionPolicy(PolicyPlugin):
 
     name = "ValidatingAdmissionPolicy"
 
-    def __init__(self, store: Store, catalog: Catalog) -> None:
-        super().__init__(store, catalog, Policies(store, "validating", _EXPRESSIONS))
+    def __init__(self, store: Store, catalog: Catalog, decide: Decide) -> None:
+        super().__init__(store, catalog, Policies(store, "validating", _EXPRESSIONS), decide)
 
     def validate(self, attributes: Attributes) -> None:
         denied: list[tuple[str, _Decision]] = []
@@ -60,7 +61,8 @@ class ValidatingAdmissionPolicy(PolicyPlugin):
     def _apply(self, use: Use, attributes: Attributes, denied: list[tuple[str, _Decision]]) -> None:
         name = use.binding["metadata"]["name"]
         actions = use.binding["spec"].get("validationActions") or ()
-        for decision in _decisions(use.policy, values(use, attributes, self.store)):
+        seen = values(use, attributes, self.store, self._decide)
+        for decision in _decisions(use.policy, seen):
             if "Deny" in actions:
                 denied.append((_subject(use.policy.name, name), decision))
             if "Warn" in actions:

@@ -15,6 +15,7 @@ import uuid
 from dataclasses import dataclass
 
 from kubewire.components.apiserver import status
+from kubewire.components.apiserver.cel.authorization import Decide
 from kubewire.components.apiserver.cel.engine import EvaluationError
 from kubewire.components.apiserver.cel.policies import all_hold
 from kubewire.components.apiserver.registry import patch
@@ -62,8 +63,11 @@ class _WebhookPlugin(Plugin):
     mutating: bool
     resource: str
 
-    def __init__(self, store: Store, catalog: Catalog, client: WebhookClient) -> None:
+    def __init__(
+        self, store: Store, catalog: Catalog, decide: Decide, client: WebhookClient
+    ) -> None:
         super().__init__(store)
+        self._decide = decide
         self._catalog = catalog
         self._client = client
         self._configurations = Configurations(store, f"{self.resource}.{GROUP}")
@@ -126,7 +130,7 @@ class _WebhookPlugin(Plugin):
         if not webhook.conditions:
             return True
         try:
-            seen = requests.expression_values(attributes, invocation.resource, served)
+            seen = requests.expression_values(attributes, invocation.resource, served, self._decide)
             return all_hold(webhook.conditions, seen)
         except EvaluationError as error:
             if webhook.failure_policy == "Ignore":
@@ -193,9 +197,14 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
     resource = "mutatingwebhookconfigurations"
 
     def __init__(
-        self, store: Store, catalog: Catalog, client: WebhookClient, decode: Decode
+        self,
+        store: Store,
+        catalog: Catalog,
+        decide: Decide,
+        client: WebhookClient,
+        decode: Decode,
     ) -> None:
-        super().__init__(store, catalog, client)
+        super().__init__(store, catalog, decide, client)
         self._decode = decode
 
     def admit(self, attributes: Attributes) -> None:

@@ -1,15 +1,9 @@
-"""Mistakes that people make in network policies, found in files alone.
-
-Each finding has a code that stays the same, so that a project can ignore it by name. A finding is an
-error if the policy cannot do what it says, a warning if it probably does not do what was meant, and
-a note if it is worth a look.
-"""
+"""Mistakes that people make in network policies, found in files alone."""
 
 from __future__ import annotations
 
-import enum
 import ipaddress
-import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,83 +12,39 @@ from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.compiler.kinds import key_of, kind_of
 from kubewire.components.policy.evaluator import Evaluator, Flow
 from kubewire.components.policy.files import Found
+from kubewire.components.policy.lint import written
+from kubewire.components.policy.lint.checks import (
+    BLOCK_OVER_PODS,
+    DEFINED_TWICE,
+    DUPLICATE,
+    HOST_NETWORK,
+    INVALID,
+    NO_DNS,
+    NO_SUCH_NAME,
+    NO_SUCH_PORT,
+    NOT_ENFORCED,
+    PEER_SELECTS_NOTHING,
+    SELECTS_NOTHING,
+    SHADOWED,
+    Check,
+    Finding,
+)
 from kubewire.components.policy.model import (
+    Action,
     Definition,
     Direction,
     Endpoint,
     EndpointKind,
+    Match,
     ObjectKey,
     Policy,
     Rule,
     State,
 )
+from kubewire.components.policy.selectors import All
 
-_DOCS = "https://kubernetes.io/docs/concepts/services-networking/network-policies/"
-_NAME_LABEL = "kubernetes.io/metadata.name"
 #: An address that is neither a pod's nor a node's: a cluster's DNS, as far as a rule can tell.
 _DNS, _DNS_PORT = "203.0.113.53", 53
-
-
-class Severity(enum.Enum):
-    ERROR = "error"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-@dataclass(frozen=True)
-class Check:
-    """code: stable. title: what the mistake is. link: where the rule behind it is written."""
-
-    code: str
-    severity: Severity
-    title: str
-    link: str = _DOCS
-
-
-@dataclass(frozen=True)
-class Finding:
-    """where: the path of the field, such as `spec.ingress[0].from[1]`. text: a sentence that says
-    what happens, and what would be right."""
-
-    check: Check
-    file: str
-    policy: ObjectKey
-    where: str
-    text: str
-
-
-INVALID = Check("KW001", Severity.ERROR, "The policy is not valid")
-NOT_ENFORCED = Check("KW002", Severity.ERROR, "Nothing enforces this kind of policy")
-SELECTS_NOTHING = Check("KW003", Severity.WARNING, "The policy selects no pod")
-PEER_SELECTS_NOTHING = Check("KW004", Severity.WARNING, "A peer selects nothing")
-NO_DNS = Check("KW005", Severity.WARNING, "Egress is isolated and DNS is not allowed")
-OR_FOR_AND = Check("KW006", Severity.NOTE, "Two peers where one with both selectors may be meant")
-NO_SUCH_PORT = Check("KW007", Severity.WARNING, "No container has the port")
-NO_SUCH_NAME = Check("KW008", Severity.WARNING, "No container has a port of this name")
-BLOCK_OVER_PODS = Check("KW009", Severity.WARNING, "A block covers addresses of pods or Services")
-NAME_LABEL = Check(
-    "KW010",
-    Severity.WARNING,
-    "A namespace is selected by a label `name` that nothing sets",
-    f"{_DOCS}#targeting-a-namespace-by-its-name",
-)
-TYPE_WITHOUT_EFFECT = Check("KW011", Severity.WARNING, "Rules of a direction that has no effect")
-HOST_NETWORK = Check("KW012", Severity.WARNING, "The policy selects only pods with hostNetwork")
-
-CHECKS = (
-    INVALID,
-    NOT_ENFORCED,
-    SELECTS_NOTHING,
-    PEER_SELECTS_NOTHING,
-    NO_DNS,
-    OR_FOR_AND,
-    NO_SUCH_PORT,
-    NO_SUCH_NAME,
-    BLOCK_OVER_PODS,
-    NAME_LABEL,
-    TYPE_WITHOUT_EFFECT,
-    HOST_NETWORK,
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +67,7 @@ def lint(
     for obj in (*pods, *(one.obj for one in found if str(one.obj["kind"]) != "Pod")):
         if key_of(obj) is not None:
             compiler.apply(obj)
-    findings: list[Finding] = []
+    findings = list(_repeated(found))
     for one in found:
         if kind_of(one.obj) is None:
             continue
@@ -126,6 +76,30 @@ def lint(
         looking = _Looking(one, key, compiler, list(pods), cluster)
         findings += looking.findings()
     return list(dict.fromkeys(findings))
+
+
+def _repeated(found: Sequence[Found]) -> Iterator[Finding]:
+    """Objects that are defined twice, and policies that say the same."""
+    by_key: dict[ObjectKey, Found] = {}
+    by_content: dict[str, ObjectKey] = {}
+    for one in found:
+        key = key_of(one.obj)
+        if key is None:
+            continue
+        line = one.line_of("")
+        if key in by_key:
+            first = by_key[key]
+            text = (
+                f"also defined at {first.place}; of the two only the one that is applied last holds"
+            )
+            yield Finding(DEFINED_TWICE, one.file, key, "", text, line, one.text_at(line))
+        elif kind_of(one.obj) is not None:
+            content = json.dumps([key.kind, key.namespace, one.obj.get("spec")], sort_keys=True)
+            if content in by_content:
+                text = f"its spec is that of {by_content[content]}; one of the two suffices"
+                yield Finding(DUPLICATE, one.file, key, "", text, line, one.text_at(line))
+            by_content.setdefault(content, key)
+        by_key.setdefault(key, one)
 
 
 @dataclass(frozen=True)
@@ -153,11 +127,15 @@ class _Looking:
         for direction in Direction:
             for rule in policy.rules(direction):
                 yield from self._rule(policy, direction, rule)
+        yield from self._shadowed(policy)
         if self.key.kind == "NetworkPolicy":
-            yield from self._written()
+            for check, where, text in written.mistakes(self.found.obj, self._has_name_label):
+                yield self._finding(check, where, text)
 
     def _finding(self, check: Check, where: str, text: str) -> Finding:
-        return Finding(check, self.found.file, self.key, where, text)
+        line = self.found.line_of(where)
+        excerpt = self.found.text_at(line)
+        return Finding(check, self.found.file, self.key, where, text, line, excerpt)
 
     @property
     def _state(self) -> State:
@@ -173,9 +151,7 @@ class _Looking:
             text = "every pod that it selects is in its node's network, which policies do not see"
             yield self._finding(HOST_NETWORK, "spec.podSelector", text)
             return
-        text = (
-            f"no pod of the files matches {policy.subjects.selector} in {_place(policy.subjects)}"
-        )
+        text = _nobody(policy.subjects)
         yield self._finding(SELECTS_NOTHING, "spec.podSelector", text)
 
     def _is_host_network(self, pod: Mapping[str, Any], definition: Definition) -> bool:
@@ -229,7 +205,7 @@ class _Looking:
         for name in side.sets:
             definition = self._state.sets[name].definition
             if not self._selected(definition):
-                text = f"no pod of the files matches {definition.selector} in {_place(definition)}"
+                text = _nobody(definition)
                 yield self._finding(PEER_SELECTS_NOTHING, where, text)
         if direction is Direction.INGRESS:
             yield from self._ports(policy, f"spec.ingress[{rule.origin.rule}].ports", rule)
@@ -260,6 +236,30 @@ class _Looking:
                 )
                 yield self._finding(NO_SUCH_PORT, where, text)
 
+    def _shadowed(self, policy: Policy) -> Iterator[Finding]:
+        """Rules behind one that takes all that they could. Those of NetworkPolicy only add up."""
+        if self.key.kind == "NetworkPolicy":
+            return
+        for direction in Direction:
+            final: dict[Match, Rule] = {}
+            for rule in policy.rules(direction):
+                earlier = final.get(Match()) or final.get(rule.match)
+                if earlier is not None and earlier.origin.rule != rule.origin.rule:
+                    text = f"{direction.value}[{earlier.origin.rule}] decides about all that it matches"
+                    yield self._finding(
+                        SHADOWED, f"spec.{direction.value}[{rule.origin.rule}]", text
+                    )
+                elif rule.action is not Action.LOG:
+                    final.setdefault(rule.match, rule)
+
+    def _has_name_label(self, name: str) -> bool:
+        """Whether a namespace has the label `name`; True if nothing is known of namespaces."""
+        return not self.pods or any(
+            one.namespace_labels.get("name") == name
+            for one in self._state.endpoints.values()
+            if one.kind is EndpointKind.POD
+        )
+
     def _block(self, where: str, net: str) -> Iterator[Finding]:
         network = ipaddress.ip_network(net)
         if network.prefixlen == 0:
@@ -282,50 +282,6 @@ class _Looking:
                         f"{net} covers addresses of {name} ({part}); {advice}",
                     )
 
-    # What only the written object shows
-
-    def _written(self) -> Iterator[Finding]:
-        spec = self.found.obj.get("spec") or {}
-        types = spec.get("policyTypes") or ()
-        for field in ("ingress", "egress"):
-            if spec.get(field) and types and field.capitalize() not in types:
-                text = (
-                    f"the rules have no effect, because policyTypes does not name "
-                    f"{field.capitalize()}"
-                )
-                yield self._finding(TYPE_WITHOUT_EFFECT, f"spec.{field}", text)
-            for number, rule in enumerate(spec.get(field) or ()):
-                peers = (rule or {}).get("from" if field == "ingress" else "to") or ()
-                where = f"spec.{field}[{number}].{'from' if field == 'ingress' else 'to'}"
-                yield from self._peers(peers, where)
-
-    def _peers(self, peers: Sequence[Mapping[str, Any]], where: str) -> Iterator[Finding]:
-        for number, peer in enumerate(peers):
-            labels = (peer.get("namespaceSelector") or {}).get("matchLabels") or {}
-            if "name" in labels and self.pods:
-                name = labels["name"]
-                text = f"Kubernetes sets {_NAME_LABEL}: {name}; `name` must be set by hand"
-                if not self._has_name_label(name):
-                    yield self._finding(NAME_LABEL, f"{where}[{number}].namespaceSelector", text)
-        for number, (first, second) in enumerate(itertools.pairwise(peers)):
-            if {frozenset(first), frozenset(second)} == {
-                frozenset({"namespaceSelector"}),
-                frozenset({"podSelector"}),
-            }:
-                text = (
-                    "either of the two suffices: all pods of the namespaces, or the pods in the "
-                    "policy's own namespace; for pods in these namespaces write both selectors "
-                    "under one dash"
-                )
-                yield self._finding(OR_FOR_AND, f"{where}[{number}]", text)
-
-    def _has_name_label(self, name: str) -> bool:
-        return any(
-            one.namespace_labels.get("name") == name
-            for one in self._state.endpoints.values()
-            if one.kind is EndpointKind.POD
-        )
-
 
 def _covers_dns(rule: Rule) -> bool:
     match = rule.match
@@ -334,6 +290,12 @@ def _covers_dns(rule: Rule) -> bool:
     return match.protocol in {"", "UDP"} and (
         named or not ports or any(port.first <= _DNS_PORT <= port.last for port in ports)
     )
+
+
+def _nobody(definition: Definition) -> str:
+    if isinstance(definition.selector, All):
+        return f"no pod of the files is in {_place(definition)}"
+    return f"no pod of the files matches {definition.selector} in {_place(definition)}"
 
 
 def _place(definition: Definition) -> str:
