@@ -26,7 +26,7 @@ NAMED = {"destinationNamedPort": "web"}
 
 def run(server: RunningApiServer, act: Callable[[Client], Awaitable[Any]]) -> Any:
     async def body() -> Any:
-        async with Client.from_kubeconfig(server.kubeconfig) as client, asyncio.timeout(60):
+        async with Client.from_kubeconfig(server.kubeconfig) as client, asyncio.timeout(150):
             return await act(client)
 
     return asyncio.run(body())

@@ -114,7 +114,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Object], list[Object], list[Object]]:
     return spaces, pods, list(policies.values())
 
 
-@settings(max_examples=150, deadline=None, phases=[Phase.reuse, Phase.generate, Phase.shrink])
+@settings(max_examples=100, deadline=None, phases=[Phase.reuse, Phase.generate, Phase.shrink])
 @given(worlds())
 def test_every_pair_is_judged_as_the_text_has_it(world: tuple[list[Object], list[Object], list[Object]]) -> None:
     spaces, pods, policies = world

@@ -109,7 +109,7 @@ def assert_empty(compiler: Compiler) -> None:
         assert not getattr(compiler, name), name
 
 
-@settings(max_examples=150, deadline=None, phases=[Phase.reuse, Phase.generate, Phase.shrink])
+@settings(max_examples=100, deadline=None, phases=[Phase.reuse, Phase.generate, Phase.shrink])
 @given(UPDATES)
 def test_updates_lead_to_the_state_of_a_fresh_compiler(updates: list[tuple[Object, bool, bool]]) -> None:
     run(updates)
