@@ -270,75 +270,75 @@ def _comment(text: str) -> str:
 
 def _sets(state: State, needed: Mapping[str, Match], blocks: Mapping[str, Side]) -> Iterator[IPSet]:
     """Those of addresses first, then the lists."""
-    pods = _pods(state)
+    pods = _Pods.of(state)
     listed: dict[str, tuple[str, ...]] = {}
     plain: dict[str, tuple[str, ...]] = {}
+    ports: dict[str, tuple[str, ...]] = {}
     for name, match in needed.items():
         if name.startswith("nslabel-"):
-            listed[name] = tuple(f"ns-{namespace}" for namespace in _namespaces(pods, name))
+            listed[name] = tuple(pods.namespaces.get(name, ()))
         elif match.listed:
             listed[name] = match.listed
         elif name in blocks:
             plain[name] = tuple(_block(blocks[name]))
-        elif not name.startswith("namedport:"):
-            plain[name] = _members(pods, name)
+        elif name.startswith("namedport:"):
+            ports[name] = tuple(pods.ports.get(name, ()))
+        else:
+            plain[name] = tuple(pods.addresses.get(name, ()))
     for name in dict.fromkeys(one for members in listed.values() for one in members):
-        plain.setdefault(name, _members(pods, name))
+        plain.setdefault(name, tuple(pods.addresses.get(name, ())))
     for name in sorted(plain):
         yield IPSet(names.set_name(name), "hash:net", plain[name])
-    for name in sorted(name for name in needed if name.startswith("namedport:")):
-        yield IPSet(names.set_name(name), "hash:ip,port", tuple(_named(pods, name)))
+    for name in sorted(ports):
+        yield IPSet(names.set_name(name), "hash:ip,port", ports[name])
     for name in sorted(listed):
         members = tuple(names.set_name(one) for one in listed[name])
         yield IPSet(names.set_name(name), "list:set", members)
 
 
-def _pods(state: State) -> list[Endpoint]:
-    """Those with an IPv4 address."""
-    found = (one for one in state.endpoints.values() if one.kind is EndpointKind.POD)
-    return sorted((pod for pod in found if _address(pod)), key=lambda pod: pod.key)
+@dataclass(frozen=True)
+class _Pods:
+    """The pods with an IPv4 address, by the names of the sets that they are in. The values are
+    dictionaries because these keep an order and each member once.
+
+    addresses: of `ns-...` and `podlabel-...`. ports: of `namedport:...`. namespaces: the sets of
+    namespaces in each list `nslabel-...`.
+    """
+
+    addresses: Mapping[str, dict[str, None]]
+    ports: Mapping[str, dict[str, None]]
+    namespaces: Mapping[str, dict[str, None]]
+
+    @classmethod
+    def of(cls, state: State) -> _Pods:
+        addresses: dict[str, dict[str, None]] = {}
+        ports: dict[str, dict[str, None]] = {}
+        namespaces: dict[str, dict[str, None]] = {}
+        found = (one for one in state.endpoints.values() if one.kind is EndpointKind.POD)
+        for pod in sorted(found, key=lambda pod: pod.key):
+            address, namespace = _address(pod), f"ns-{pod.key.namespace}"
+            if not address:
+                continue
+            for name in (namespace, *_labels("podlabel", pod.labels)):
+                addresses.setdefault(name, {})[address] = None
+            for name in (names.ALL_NAMESPACES, *_labels("nslabel", pod.namespace_labels)):
+                namespaces.setdefault(name, {})[namespace] = None
+            for port in pod.ports:
+                member = f"{address},{port.protocol.lower()}:{port.number}"
+                ports.setdefault(f"namedport:{port.name}", {})[member] = None
+        return cls(
+            addresses, ports, {name: dict(sorted(of.items())) for name, of in namespaces.items()}
+        )
 
 
 def _address(pod: Endpoint) -> str:
     return next((address for address in pod.addresses if ":" not in address), "")
 
 
-def _members(pods: list[Endpoint], name: str) -> tuple[str, ...]:
-    """The addresses of the pods of `ns-NAMESPACE`, `podlabel-KEY` or `podlabel-KEY:VALUE`."""
-    kind, _, rest = name.partition("-")
-    found = [pod for pod in pods if _has(pod.labels, rest)] if kind == "podlabel" else pods
-    if kind == "ns":
-        found = [pod for pod in pods if pod.key.namespace == rest]
-    return tuple(dict.fromkeys(_address(pod) for pod in found))
-
-
-def _has(labels: Mapping[str, str], text: str) -> bool:
-    """Whether there is the label `KEY`, or `KEY:VALUE`; keys and values have no colon."""
-    key, colon, value = text.partition(":")
-    return labels.get(key) == value if colon else key in labels
-
-
-def _namespaces(pods: list[Endpoint], name: str) -> list[str]:
-    """The namespaces with a label `nslabel-KEY` or `nslabel-KEY:VALUE`, in which there are pods."""
-    text = name.removeprefix("nslabel-")
-    return sorted(
-        {
-            pod.key.namespace
-            for pod in pods
-            if name == names.ALL_NAMESPACES or _has(pod.namespace_labels, text)
-        }
-    )
-
-
-def _named(pods: list[Endpoint], name: str) -> Iterator[str]:
-    port_name = name.removeprefix("namedport:")
-    found = (
-        f"{_address(pod)},{port.protocol.lower()}:{port.number}"
-        for pod in pods
-        for port in pod.ports
-        if port.name == port_name
-    )
-    yield from dict.fromkeys(found)
+def _labels(prefix: str, labels: Mapping[str, str]) -> Iterator[str]:
+    for key, value in labels.items():
+        yield f"{prefix}-{key}"
+        yield f"{prefix}-{key}:{value}"
 
 
 def _block(side: Side) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha1
 
 from kubewire.components.policy.model import Definition
@@ -76,11 +77,13 @@ def key_of(definition: Definition) -> str:
     return namespaces + selector_text(definition.selector)
 
 
+@lru_cache(maxsize=16384)
 def name_of(definition: Definition) -> str:
     """The name of the set with a definition's pods."""
     return set_name(f"{definition.namespace}:{key_of(definition)}")
 
 
+@lru_cache(maxsize=16384)
 def comment_of(definition: Definition) -> str:
     """What a rule's comment says of a definition."""
     if definition.namespace:

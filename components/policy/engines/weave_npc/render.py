@@ -93,17 +93,36 @@ def _why_rejected(policy: Policy) -> str:
 
 @dataclass(frozen=True)
 class _Pods:
-    """The pods that have an IPv4 address."""
+    """The pods that have an IPv4 address. by_address: an address that two pods have is the first
+    one's. selected: the pods that a policy selects, by its key and direction."""
 
     all: tuple[Endpoint, ...]
+    by_address: Mapping[str, Endpoint]
+    selected: Mapping[tuple[ObjectKey, Direction], tuple[Endpoint, ...]]
 
     @classmethod
     def of(cls, state: State) -> _Pods:
         found = (one for one in state.endpoints.values() if one.kind is EndpointKind.POD)
-        return cls(tuple(sorted((pod for pod in found if _address(pod)), key=lambda pod: pod.key)))
+        every = sorted((pod for pod in found if _address(pod)), key=lambda pod: pod.key)
+        by_address = {_address(pod): pod for pod in reversed(every)}
+        selected: dict[tuple[ObjectKey, Direction], list[Endpoint]] = {}
+        for pod in every:
+            for direction in Direction:
+                for _, keys in state.applied[pod.key].tiers(direction):
+                    for key in keys:
+                        selected.setdefault((key, direction), []).append(pod)
+        return cls(tuple(every), by_address, {key: tuple(pods) for key, pods in selected.items()})
 
-    def members(self, definition: Definition) -> tuple[str, ...]:
-        return _members(pod for pod in self.all if pod.is_in(definition))
+    def subjects(self, policy: Policy) -> tuple[str, ...]:
+        """The members of the set of the policy's own pods."""
+        direction = next(iter(policy.directions))
+        return _members(self.selected.get((policy.key, direction), ()))
+
+    def of_set(self, state: State, name: str) -> tuple[str, ...]:
+        """The members of a set that the compiler keeps."""
+        addresses = sorted(member.partition("/")[0] for member in state.members[name])
+        found = (self.by_address.get(address) for address in addresses)
+        return _members(pod for pod in found if pod is not None)
 
 
 def _address(pod: Endpoint) -> str:
@@ -126,49 +145,50 @@ def _sets(
     state: State, policies: list[Policy], pods: _Pods, namespaces: list[str]
 ) -> Iterator[IPSet]:
     made: dict[str, IPSet] = {}
-    for namespace in namespaces:
-        everything = Definition(namespace=namespace)
-        one = IPSet(names.name_of(everything), "hash:ip comment", pods.members(everything))
-        made[one.name] = one
+    isolating = {
+        direction: {policy.key for policy in policies if direction in policy.directions}
+        for direction in Direction
+    }
+    inside_of: dict[str, list[Endpoint]] = {name: [] for name in namespaces}
+    for pod in pods.all:
+        inside_of[pod.key.namespace].append(pod)
+    for namespace, inside in inside_of.items():
+        name = names.name_of(Definition(namespace=namespace))
+        made[name] = IPSet(name, "hash:ip comment", _members(inside))
         for direction in Direction:
-            one = _default_allow(state, policies, pods, namespace, direction)
-            made[one.name] = one
+            name = default_name(namespace, direction)
+            open_pods = (
+                pod for pod in inside if not _isolated(state, pod, direction, isolating[direction])
+            )
+            made[name] = IPSet(name, "hash:ip comment", _members(open_pods))
     lists: dict[str, IPSet] = {}
     for policy in policies:
-        for definition in _definitions(state, policy):
+        name = names.name_of(policy.subjects)
+        if name not in made:
+            made[name] = IPSet(name, "hash:ip comment", pods.subjects(policy))
+        for identifier in _peers_of(policy):
+            definition = state.sets[identifier].definition
             name = names.name_of(definition)
+            if name in made or name in lists:
+                continue
             if names.selects_namespaces(definition):
-                lists[name] = IPSet(name, "list:set comment", _namespaces_of(pods, definition))
+                members = _namespaces_of(pods, state, identifier)
+                lists[name] = IPSet(name, "list:set comment", members)
             else:
-                made[name] = IPSet(name, "hash:ip comment", pods.members(definition))
+                members = pods.of_set(state, identifier)
+                made[name] = IPSet(name, "hash:ip comment", members)
         for side, excepted in _exceptions(policy):
             name = _except_name(policy, excepted)
             comment = f'comment "excepted from {side.nets[0] if side.nets else ""}"'
-            made[name] = IPSet(
-                name, "hash:net comment", tuple(f"{net} {comment}" for net in excepted)
-            )
+            members = tuple(f"{net} {comment}" for net in excepted)
+            made[name] = IPSet(name, "hash:net comment", members)
     yield from made.values()
     yield from lists.values()
 
 
-def _default_allow(
-    state: State,
-    policies: list[Policy],
-    pods: _Pods,
-    namespace: str,
-    direction: Direction,
-) -> IPSet:
-    """The pods of a namespace that no policy isolates in a direction."""
-    isolating = {policy.key for policy in policies if direction in policy.directions}
-    open_pods = (
-        pod
-        for pod in pods.all
-        if pod.key.namespace == namespace
-        and not any(
-            key in isolating for _, keys in state.applied[pod.key].tiers(direction) for key in keys
-        )
-    )
-    return IPSet(default_name(namespace, direction), "hash:ip comment", _members(open_pods))
+def _isolated(state: State, pod: Endpoint, direction: Direction, isolating: set[ObjectKey]) -> bool:
+    applied = state.applied[pod.key].tiers(direction)
+    return any(key in isolating for _, keys in applied for key in keys)
 
 
 def default_name(namespace: str, direction: Direction) -> str:
@@ -176,22 +196,22 @@ def default_name(namespace: str, direction: Direction) -> str:
     return names.set_name(f"{direction.value}-default-allow:{namespace}")
 
 
-def _namespaces_of(pods: _Pods, definition: Definition) -> tuple[str, ...]:
-    """The sets of all pods of the namespaces that a definition selects."""
-    selected = sorted({pod.key.namespace for pod in pods.all if pod.is_in(definition)})
+def _namespaces_of(pods: _Pods, state: State, identifier: str) -> tuple[str, ...]:
+    """The sets of all pods of the namespaces in a set that the compiler keeps."""
+    addresses = (member.partition("/")[0] for member in state.members[identifier])
+    found = (pods.by_address.get(address) for address in addresses)
+    selected = sorted({pod.key.namespace for pod in found if pod is not None})
     return tuple(
         f'{names.name_of(Definition(namespace=name))} comment "namespace: {name}"'
         for name in selected
     )
 
 
-def _definitions(state: State, policy: Policy) -> Iterator[Definition]:
-    """The policy's own pods, and those of its peers."""
-    yield policy.subjects
+def _peers_of(policy: Policy) -> Iterator[str]:
+    """The ids of the sets of its peers."""
     for direction in Direction:
         for rule in policy.rules(direction):
-            for name in (*rule.match.source.sets, *rule.match.destination.sets):
-                yield state.sets[name].definition
+            yield from (*rule.match.source.sets, *rule.match.destination.sets)
 
 
 def _exceptions(policy: Policy) -> Iterator[tuple[Side, tuple[str, ...]]]:
