@@ -33,7 +33,10 @@ NOT_READY = (
 def httpd(name: str = "app", **fields: Any) -> Any:
     # By a shell that ends on SIGTERM: as PID 1 httpd itself would be killed only after the grace period.
     command = ["sh", "-c", "trap 'exit 0' TERM; busybox httpd -f -p 8080 -h /srv & wait"]
-    return {"name": name, "command": command, "volumeMounts": [{"name": "www", "mountPath": "/srv"}], **fields}
+    # A pod that is ready has a server that listens.
+    listens = {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}
+    mounts = [{"name": "www", "mountPath": "/srv"}]
+    return {"name": name, "command": command, "volumeMounts": mounts, **listens, **fields}
 
 
 WWW = [{"name": "www", "emptyDir": {}}]

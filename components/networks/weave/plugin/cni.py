@@ -192,8 +192,13 @@ def _announce(call: Call, mac: str) -> None:
         if _read(state) == _FORWARDING:
             break
         time.sleep(_FORWARDING_PAUSE)
-    words = ["ip", "link", "set", "dev", call.ifname, "address", mac]
-    run(["nsenter", f"--net={call.netns}", *words])
+    # The pod's end must be up as well: until the kernel has noticed its carrier, it drops what it
+    # is to send.
+    script = (
+        'for n in $(seq 100); do ip -o link show dev "$1" | grep -q "state UP" && break; '
+        'sleep 0.01; done; exec ip link set dev "$1" address "$2"'
+    )
+    run(["nsenter", f"--net={call.netns}", "sh", "-ec", script, "announce", call.ifname, mac])
 
 
 def _read(path: str) -> str:
