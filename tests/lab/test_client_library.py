@@ -9,6 +9,7 @@ import pytest
 from kubernetes import client, config, dynamic, stream, watch
 
 from kubewire.lab.handle import RunningLab
+from tests.lab.kubewire_cli import until
 
 pytestmark = pytest.mark.lab
 
@@ -58,7 +59,11 @@ def test_exec_over_websocket_returns_output(api: Any, pod: Any) -> None:
 def test_logs_and_typed_status(api: Any, pod: Any) -> None:
     core = client.CoreV1Api(api)
     assert pod.status.pod_ip.startswith("10.244.")
-    assert "Started HTTP server on port 8080" in core.read_namespaced_pod_log("library", "default")
+    until(lambda: "Started HTTP server on port 8080" in log(core), "the server says that it listens")
+
+
+def log(core: Any) -> str:
+    return str(core.read_namespaced_pod_log("library", "default"))
 
 
 def test_errors_are_typed(api: Any) -> None:

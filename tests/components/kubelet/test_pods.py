@@ -353,13 +353,13 @@ async def test_graceful_termination_runs_the_hook_and_serves_meanwhile(node: Nod
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo bye > /w/said; sleep 0.5"]}}}
     volumes = [{"name": "w", "hostPath": {"path": "/run/said", "type": "DirectoryOrCreate"}}]
     app = {**sleeper(), "lifecycle": hook, "volumeMounts": [{"name": "w", "mountPath": "/w"}]}
-    await node.running(simple_pod("polite", app, volumes=volumes))
+    await node.running(simple_pod("polite", app, volumes=volumes, terminationGracePeriodSeconds=60))
     begun = time.monotonic()
     await node.delete("polite")
     going = await node.get("polite")
     assert going["metadata"]["deletionTimestamp"] and is_ready(going), "still serves while it terminates"
     await node.gone("polite")
-    assert 0.4 < time.monotonic() - begun < 2.5
+    assert 0.4 < time.monotonic() - begun < 30, "the hook ends, and nothing waits for the rest of the grace period"
     assert Path("/run/said/said").read_text() == "bye\n"
     await node.event("polite", "Killing", "Stopping container app")
     assert not list(Path("/var/lib/kubelet/pods").glob(going["metadata"]["uid"]))
@@ -375,7 +375,7 @@ async def test_a_container_that_ignores_sigterm_is_killed_after_its_grace_period
     begun = time.monotonic()
     await node.delete("stubborn")
     await node.gone("stubborn")
-    assert 1.9 < time.monotonic() - begun < 4, "two seconds is the least there is"
+    assert time.monotonic() - begun > 1.9, "two seconds is the least there is"
 
 
 @on_node
@@ -402,8 +402,8 @@ async def test_an_http_readiness_probe_says_why_it_fails(node: Node) -> None:
     app = httpd(readinessProbe=probe, ports=[{"name": "web", "containerPort": 8080}])
     created = await node.create(simple_pod("unhealthy", app, volumes=WWW))
     await node.event("unhealthy", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404")
-    pod = await node.get("unhealthy")
-    assert not is_ready(pod) and status(pod, "app")["started"]
+    pod = await node.pod_where("unhealthy", lambda p: status(p, "app").get("started"), "has started")
+    assert not is_ready(pod)
     await node.output(pod, "app", "touch", "/srv/healthz")
     await node.pod_where("unhealthy", is_ready, "ready when the answer is 200")
     assert created["metadata"]["uid"]
@@ -417,8 +417,8 @@ async def test_a_startup_probe_holds_the_others_back(node: Node) -> None:
     app = {**sleeper(), "startupProbe": startup, "livenessProbe": live}
     await node.create(simple_pod("slow", app))
     await node.event("slow", "Unhealthy", "Startup probe failed")
-    pod = await node.get("slow")
-    assert status(pod, "app")["started"] is False and status(pod, "app")["restartCount"] == 0
+    pod = await node.pod_where("slow", lambda p: status(p, "app").get("started") is False, "has not started")
+    assert status(pod, "app")["restartCount"] == 0
     await node.output(pod, "app", "touch", "/tmp/up")
     await node.event("slow", "Killing", "failed liveness probe")
 
