@@ -18,7 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeClient
+from kubewire.components.runtime.api import (
+    Process,
+    ProcessSpec,
+    RuntimeClient,
+    StartError,
+    UnknownProcess,
+)
 from kubewire.lab import launch
 from kubewire.lab.errors import LabError
 from kubewire.lab.needs.doctor import missing_feature
@@ -102,7 +108,8 @@ class RunningLab:
             add_env=dict(env or {}),
             kill_on_disconnect=True,
         )
-        done = self._runtime().run(spec, stdin=stdin, timeout=timeout)
+        with _ended_container_is_no_target(target):
+            done = self._runtime().run(spec, stdin=stdin, timeout=timeout)
         return Completed(done.exit.shell_code, done.stdout, done.stderr)
 
     def start(
@@ -122,7 +129,8 @@ class RunningLab:
             argv=tuple(argv),
             kill_on_disconnect=True,
         )
-        return RunningProgram(self._state.runtime_socket, spec, fds)
+        with _ended_container_is_no_target(target):
+            return RunningProgram(self._state.runtime_socket, spec, fds)
 
     def component(self, name: str, host: str, action: ComponentAction) -> None:
         """LabHandle.component. Raises LabError if the lab has no such component or has ended."""
@@ -140,6 +148,19 @@ class RunningLab:
         answer = json.loads(line)
         if "error" in answer:
             raise LabError(answer["error"])
+
+
+@contextmanager
+def _ended_container_is_no_target(target: str) -> Iterator[None]:
+    """A container can end after it was found: pods of other scenarios are deleted meanwhile."""
+    try:
+        yield
+    except UnknownProcess as error:
+        raise LookupError(f"the container of {target} is gone") from error
+    except StartError as error:
+        if error.stage != "container":
+            raise
+        raise LookupError(f"the container of {target} has ended") from error
 
 
 class RunningProgram:
