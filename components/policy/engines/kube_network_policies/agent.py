@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from itertools import islice
 
 from kubewire.components.base.prometheus import Registry
 from kubewire.components.kernel import iptables
@@ -20,6 +21,8 @@ from kubewire.components.policy.follow import Follower
 from kubewire.components.policy.model import Changes, State
 
 log = logging.getLogger("kube-network-policies")
+#: Packets that are answered before the loop may do something else.
+_AT_ONCE = 64
 KINDS = (
     "NetworkPolicy",
     "ClusterNetworkPolicy",
@@ -72,8 +75,9 @@ class Judge:
             self._evaluator.update(state, changes)
 
     def answer(self, queue: QueueSocket) -> None:
-        """Answers all that wait."""
-        for one in queue.received():
+        """Answers some of those that wait. The loop calls again for the others, and comes to
+        changes of policies in between, whatever a pod sends."""
+        for one in islice(queue.received(), _AT_ONCE):
             queue.answer(one, accepted=self.accepts(one.data))
 
     def accepts(self, data: bytes) -> bool:
@@ -104,8 +108,9 @@ class Judge:
 
 class Agent:
     """run() returns only when it is cancelled. With fail_open the rules stay when it ends, and
-    packets pass; without, the rules go, as upstream's do, so that an agent that is taken away does
-    not close the network. An agent that is killed cannot do that: packets are dropped."""
+    packets pass; without, the rules go when it is asked to end, as upstream's do, so that an agent
+    that is taken away does not close the network. After an error, or a kill, they stay, and packets
+    are dropped."""
 
     def __init__(self, options: render.Options, client: Client, metrics: Metrics) -> None:
         self._options = options
@@ -120,10 +125,12 @@ class Agent:
             loop.add_reader(queue, self._judge.answer, queue)
             try:
                 await self._follower.run()
-            finally:
-                loop.remove_reader(queue)
+            except asyncio.CancelledError:
                 if not self._options.fail_open:
                     await self._remove()
+                raise
+            finally:
+                loop.remove_reader(queue)
 
     async def _changed(self, state: State, changes: Changes) -> None:
         """The judge knows a policy before its pods are asked about."""
