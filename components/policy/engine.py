@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic
 
-from kubewire.components.addon import AddOn, Mode
+from kubewire.components.addon import AddOn, Host, Mode, Process, Role, kubeconfig_path
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,16 @@ class PolicyEngine(Generic[Mode]):
     def works_with(self, network: str) -> bool:
         """Whether it works with a pod network, by the network's name."""
         return not self.networks or network in self.networks
+
+
+def agent(package: str, name: str, node: Host, account: str, *arguments: str) -> Process:
+    """The agent of an engine on a node: main() of the package's main.py, with its kubeconfig.
+    account: its ServiceAccount in kube-system."""
+    return Process(
+        role=Role.AGENT,
+        host=node.name,
+        name=name,
+        main=f"{package}.main:main",
+        arguments=(f"--kubeconfig={kubeconfig_path(name)}", *arguments),
+        user=f"system:serviceaccount:kube-system:{account}",
+    )

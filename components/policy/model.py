@@ -258,6 +258,11 @@ class Endpoint:
     account_labels: Mapping[str, str] = field(default_factory=dict)
     interface: str = ""
 
+    def address(self, version: int) -> str:
+        """The first address of an IP version, "" if there is none."""
+        found = (one for one in self.addresses if (":" in one) == (version == 6))
+        return next(found, "")
+
     def is_in(self, definition: Definition) -> bool:
         """Whether the endpoint belongs to a definition."""
         namespace = self.key.namespace

@@ -8,6 +8,7 @@ from typing import Any
 
 from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.model import State
+from tests.components.networks.flows import Hosts
 from tests.components.policy import truth
 from tests.components.policy.ground import Ground, Try, differences, tries
 from tests.components.policy.matrix import PODS, PORTS, Case, Step
@@ -17,6 +18,20 @@ HOSTS = {pod: pod.replace("/", "-") for pod in PODS}
 EVERYTHING = tries(HOSTS.values(), [(protocol, port) for port, protocol in PORTS])
 
 Enforce = Callable[[State], Awaitable[Any]]
+
+
+def routed(network: str, veth: str) -> Ground:
+    """A node that routes between the nine pods, each at the other end of a veth. network: the first three bytes of the
+    pods' addresses; veth: the beginning of the names of the node's ends."""
+    addresses = {host: f"{network}.{number}" for number, host in enumerate(HOSTS.values(), start=11)}
+    hosts = Hosts("node", *addresses)
+    hosts.sysctl("node", "net.ipv4.ip_forward=1")
+    for number, (pod, address) in enumerate(addresses.items()):
+        hosts.wire("node", f"{veth}{number}", pod, "eth0")
+        hosts.sysctl("node", f"net.ipv4.conf.{veth}{number}.proxy_arp=1")
+        hosts.ip("node", f"route add {address}/32 dev {veth}{number}")
+        hosts.ip(pod, f"address add {address}/32 dev eth0", "route add default dev eth0")
+    return Ground(hosts, addresses, [(protocol, port) for port, protocol in PORTS])
 
 
 def failures(place: Ground, node: str, enforce: Enforce, cases: Iterable[Case]) -> dict[str, str]:

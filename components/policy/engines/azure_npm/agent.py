@@ -22,7 +22,6 @@ class Options:
     """main.py makes them from the command line."""
 
     kubeconfig: str
-    node_name: str
     metrics_address: str = "0.0.0.0:10091"
 
 

@@ -9,15 +9,11 @@ from kubewire.components.addon import (
     Backend,
     Choice,
     Cluster,
-    Host,
     Installation,
-    Process,
-    Role,
     account,
-    kubeconfig_path,
     rule,
 )
-from kubewire.components.policy.engine import PolicyEngine
+from kubewire.components.policy.engine import PolicyEngine, agent
 
 AGENT = "azure-npm"
 
@@ -28,15 +24,12 @@ def _install(cluster: Cluster, _: Choice[Any]) -> Installation:
         rule("get list watch", "networking.k8s.io", "networkpolicies"),
     )
     return Installation(
-        processes=tuple(_azure_npm(node) for node in cluster.nodes),
+        processes=tuple(
+            agent(__package__, AGENT, node, AGENT, f"--nodename={node.name}")
+            for node in cluster.nodes
+        ),
         objects=account("kube-system", AGENT, rules),
     )
-
-
-def _azure_npm(node: Host) -> Process:
-    arguments = (f"--kubeconfig={kubeconfig_path(AGENT)}", f"--nodename={node.name}")
-    user = f"system:serviceaccount:kube-system:{AGENT}"
-    return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
 
 
 ENGINE = PolicyEngine(

@@ -30,7 +30,6 @@ from kubewire.components.policy.engines.azure_npm.names import Match
 from kubewire.components.policy.model import (
     Definition,
     Direction,
-    Endpoint,
     EndpointKind,
     ObjectKey,
     Policy,
@@ -316,7 +315,7 @@ class _Pods:
         namespaces: dict[str, dict[str, None]] = {}
         found = (one for one in state.endpoints.values() if one.kind is EndpointKind.POD)
         for pod in sorted(found, key=lambda pod: pod.key):
-            address, namespace = _address(pod), f"ns-{pod.key.namespace}"
+            address, namespace = pod.address(4), f"ns-{pod.key.namespace}"
             if not address:
                 continue
             for name in (namespace, *_labels("podlabel", pod.labels)):
@@ -329,10 +328,6 @@ class _Pods:
         return cls(
             addresses, ports, {name: dict(sorted(of.items())) for name, of in namespaces.items()}
         )
-
-
-def _address(pod: Endpoint) -> str:
-    return next((address for address in pod.addresses if ":" not in address), "")
 
 
 def _labels(prefix: str, labels: Mapping[str, str]) -> Iterator[str]:

@@ -9,16 +9,12 @@ from kubewire.components.addon import (
     Backend,
     Choice,
     Cluster,
-    Host,
     Installation,
-    Process,
-    Role,
     Setting,
     account,
-    kubeconfig_path,
     rule,
 )
-from kubewire.components.policy.engine import PolicyEngine
+from kubewire.components.policy.engine import PolicyEngine, agent
 
 AGENT = "kube-network-policies"
 #: Every network but the one whose packets between pods stay on a bridge that has an engine of its
@@ -45,21 +41,14 @@ def _install(cluster: Cluster, choice: Choice[Any]) -> Installation:
             "adminnetworkpolicies baselineadminnetworkpolicies clusternetworkpolicies",
         ),
     )
-    fail_open = bool(choice.settings["failOpen"])
+    fail_open = f"--fail-open={str(bool(choice.settings['failOpen'])).lower()}"
     return Installation(
-        processes=tuple(_agent(node, fail_open) for node in cluster.nodes),
+        processes=tuple(
+            agent(__package__, AGENT, node, AGENT, f"--hostname-override={node.name}", fail_open)
+            for node in cluster.nodes
+        ),
         objects=account("kube-system", AGENT, rules),
     )
-
-
-def _agent(node: Host, fail_open: bool) -> Process:
-    arguments = (
-        f"--kubeconfig={kubeconfig_path(AGENT)}",
-        f"--hostname-override={node.name}",
-        f"--fail-open={str(fail_open).lower()}",
-    )
-    user = f"system:serviceaccount:kube-system:{AGENT}"
-    return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
 
 
 ENGINE = PolicyEngine(

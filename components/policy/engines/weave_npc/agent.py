@@ -23,7 +23,6 @@ class Options:
     """main.py makes them from the command line."""
 
     kubeconfig: str
-    node_name: str
     metrics_address: str = "0.0.0.0:6781"
     render: render.Options = field(default_factory=render.Options)
 

@@ -9,13 +9,9 @@ from kubewire.components.addon import (
     Backend,
     Choice,
     Cluster,
-    Host,
     Installation,
-    Process,
-    Role,
-    kubeconfig_path,
 )
-from kubewire.components.policy.engine import PolicyEngine
+from kubewire.components.policy.engine import PolicyEngine, agent
 
 AGENT = "weave-npc"
 #: In upstream's manifest weave-npc is a container of the pod weave-net, and has its account.
@@ -23,13 +19,12 @@ _ACCOUNT = "weave-net"
 
 
 def _install(cluster: Cluster, _: Choice[Any]) -> Installation:
-    return Installation(tuple(_weave_npc(node) for node in cluster.nodes))
-
-
-def _weave_npc(node: Host) -> Process:
-    arguments = (f"--kubeconfig={kubeconfig_path(AGENT)}", f"--node-name={node.name}")
-    user = f"system:serviceaccount:kube-system:{_ACCOUNT}"
-    return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
+    return Installation(
+        tuple(
+            agent(__package__, AGENT, node, _ACCOUNT, f"--node-name={node.name}")
+            for node in cluster.nodes
+        )
+    )
 
 
 ENGINE = PolicyEngine(

@@ -103,8 +103,8 @@ class _Pods:
     @classmethod
     def of(cls, state: State) -> _Pods:
         found = (one for one in state.endpoints.values() if one.kind is EndpointKind.POD)
-        every = sorted((pod for pod in found if _address(pod)), key=lambda pod: pod.key)
-        by_address = {_address(pod): pod for pod in reversed(every)}
+        every = sorted((pod for pod in found if pod.address(4)), key=lambda pod: pod.key)
+        by_address = {pod.address(4): pod for pod in reversed(every)}
         selected: dict[tuple[ObjectKey, Direction], list[Endpoint]] = {}
         for pod in every:
             for direction in Direction:
@@ -125,16 +125,12 @@ class _Pods:
         return _members(pod for pod in found if pod is not None)
 
 
-def _address(pod: Endpoint) -> str:
-    return next((address for address in pod.addresses if ":" not in address), "")
-
-
 def _members(pods: Iterable[Endpoint]) -> tuple[str, ...]:
     """An address is there once, with the first pod's name, while two pods have it."""
     by_address: dict[str, str] = {}
     for pod in pods:
         comment = f"namespace: {pod.key.namespace}, pod: {pod.key.name}"
-        by_address.setdefault(_address(pod), f'comment "{comment}"')
+        by_address.setdefault(pod.address(4), f'comment "{comment}"')
     return tuple(f"{address} {comment}" for address, comment in by_address.items())
 
 

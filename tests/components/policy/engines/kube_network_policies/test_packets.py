@@ -12,29 +12,14 @@ from kubewire.components.policy.compiler.compiler import Compiler
 from kubewire.components.policy.engines.kube_network_policies import render
 from kubewire.components.policy.engines.kube_network_policies.agent import Judge, Metrics
 from kubewire.components.policy.model import Changes, State
-from tests.components.networks.flows import Hosts
 from tests.components.policy import truth
-from tests.components.policy.ground import Ground, differences
-from tests.components.policy.matrix import PORTS
-from tests.components.policy.packets import EVERYTHING, HOSTS, failures
+from tests.components.policy.ground import differences
+from tests.components.policy.packets import EVERYTHING, HOSTS, failures, routed
 from tests.scratch import isolated
 
 CASES = [case for case in truth.CASES if not case.requires]
 NODES = ("worker-1", "worker-2", "worker-3")
 pytestmark = pytest.mark.packet
-
-
-def ground() -> Ground:
-    """A node that routes between its pods."""
-    addresses = {host: f"10.244.0.{number}" for number, host in enumerate(HOSTS.values(), start=11)}
-    hosts = Hosts("node", *addresses)
-    hosts.sysctl("node", "net.ipv4.ip_forward=1")
-    for number, (pod, address) in enumerate(addresses.items()):
-        hosts.wire("node", f"veth{number}", pod, "eth0")
-        hosts.sysctl("node", f"net.ipv4.conf.veth{number}.proxy_arp=1")
-        hosts.ip("node", f"route add {address}/32 dev veth{number}")
-        hosts.ip(pod, f"address add {address}/32 dev eth0", "route add default dev eth0")
-    return Ground(hosts, addresses, [(protocol, port) for port, protocol in PORTS])
 
 
 class Engine:
@@ -65,7 +50,7 @@ def test_every_truth_table(part: int) -> None:
 
 
 def _failures(part: int) -> dict[str, str]:
-    with ground().listening() as place:
+    with routed("10.244.0", "veth").listening() as place:
         with place.hosts.inside("node"):
             engine = Engine(fail_open=False)
         place.attend(engine.queue, engine.answer)
@@ -80,7 +65,7 @@ def test_while_nobody_answers(fail_open: bool, passes: bool) -> None:
 
 def _nobody(fail_open: bool, passes: bool) -> str:
     compiler = Compiler()
-    with ground().listening() as place:
+    with routed("10.244.0", "veth").listening() as place:
         addresses = {pod: place.addresses[host] for pod, host in HOSTS.items()}
         for obj in truth.world(addresses):
             compiler.apply(obj)
