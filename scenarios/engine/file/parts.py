@@ -235,8 +235,8 @@ def _settings(
         value = data.get(setting.name, defaults.get(setting.name))
         if setting.is_mapping:
             value = tuple(sorted((value or {}).items()))
-        is_own = setting.name in defaults
-        if value or (is_own and value is not None):
+        is_known = setting.name in data or setting.name in defaults
+        if is_known and value is not None and value != ():
             settings.append((setting.name, value))
     return tuple(settings)
 
