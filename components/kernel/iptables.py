@@ -13,9 +13,10 @@ other away for ever.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -214,3 +215,17 @@ def is_nf_tables() -> bool:
     """Do the iptables commands write to nf_tables (Debian's default)?"""
     found = shutil.which("iptables-restore")
     return found is not None and "nft" in Path(found).resolve().name
+
+
+async def keep(make: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Calls make every so many seconds, unless nothing can have changed since it last looked. Runs
+    until it is cancelled."""
+    nf_tables = is_nf_tables()
+    known: int | None = None
+    while True:
+        await asyncio.sleep(seconds)
+        # Asked before the look, so that no change is missed that comes during it.
+        present = generation() if nf_tables else None
+        if present is None or present != known:
+            await make()
+            known = present

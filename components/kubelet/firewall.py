@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from kubewire.components.kernel import iptables
@@ -19,15 +18,13 @@ async def keep() -> None:
     """Makes them, and makes them again when they are gone. A family that the node's iptables does
     not have is left out."""
     versions = [version for version in _VERSIONS if await _made(version)]
-    known: int | None = None
-    while versions:
-        await asyncio.sleep(_LOOK_SECONDS)
-        # Asked before the look, so that no change is missed that comes during it.
-        present = iptables.generation()
-        if present is None or present != known:
-            for version in versions:
-                await _made(version)
-            known = present
+
+    async def again() -> None:
+        for version in versions:
+            await _made(version)
+
+    if versions:
+        await iptables.keep(again, _LOOK_SECONDS)
 
 
 async def _made(version: int) -> bool:

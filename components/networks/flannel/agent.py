@@ -12,6 +12,7 @@ them over.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -148,7 +149,8 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_nodes(overlays))
             tasks.create_task(self._keep_announced(overlays, subnets))
-            tasks.create_task(self._keep_iptables(subnets))
+            again = functools.partial(self._ensure_iptables, subnets)
+            tasks.create_task(iptables.keep(again, self.options.iptables_resync))
             await self._set_network_available()
             log.info("Running backend.")
 
@@ -370,16 +372,6 @@ class Agent:
                     await iptables.ensure(wanted, network.version)
                 except (CommandError, TimeoutError) as error:
                     log.error("Failed to ensure iptables rules: %s", error)
-
-    async def _keep_iptables(self, subnets: Sequence[Network]) -> None:
-        nf_tables = iptables.is_nf_tables()
-        seen = None
-        while True:
-            await asyncio.sleep(self.options.iptables_resync)
-            now = iptables.generation() if nf_tables else None
-            if now is None or now != seen:
-                await self._ensure_iptables(subnets)
-                seen = iptables.generation() if nf_tables else None
 
 
 def _texts(subnets: Sequence[Network]) -> str:

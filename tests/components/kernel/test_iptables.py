@@ -166,3 +166,28 @@ def test_chains_of_ours_that_are_not_wanted_any_more_are_deleted():
         "COMMIT",
     ]
     assert transaction(wanted, parse("*filter\n:OURS - [0:0]\nCOMMIT\n")) == ""
+
+
+@pytest.mark.parametrize(
+    ("nf_tables", "expected"), [(True, [1, 2, 3]), (False, [1, 2, 3, 4, 5])], ids=["nf_tables", "legacy"]
+)
+def test_a_change_during_the_look_is_looked_at_again(nf_tables, expected, monkeypatch):
+    """Rules that another program flushes while ours are being made are made at the next look."""
+    kernel, looks, ticks = {"generation": 7}, [], []
+
+    async def pause(seconds):
+        ticks.append(seconds)
+        if len(ticks) > 5:
+            raise asyncio.CancelledError
+
+    async def make():
+        looks.append(len(ticks))
+        if len(looks) <= 2:
+            kernel["generation"] += 1  # ours at first, then that of another program
+
+    monkeypatch.setattr(iptables, "generation", lambda: kernel["generation"])
+    monkeypatch.setattr(iptables, "is_nf_tables", lambda: nf_tables)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(iptables.keep(make, 5.0))
+    assert looks == expected
